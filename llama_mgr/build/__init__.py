@@ -1,0 +1,1 @@
+"""Build any llama.cpp: sources, recipes, toolchains, CMake, immutable builds."""

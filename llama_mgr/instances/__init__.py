@@ -1,0 +1,1 @@
+"""Names that point at builds, with their history."""

@@ -1,0 +1,1 @@
+"""The Python environment in which a build's converter runs."""

@@ -1,0 +1,228 @@
+"""Child processes: the only door to `subprocess`.
+
+Argv lists, never a shell; an explicit environment; no standard input; a process group of their own, so that stopping
+one stops its children too.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from llama_mgr.errors import ChildFailedError, MissingToolsError
+from llama_mgr.text import printable, printable_lines
+
+Argument = str | Path
+STOP_GRACE_S = 5.0
+_OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
+_LINE_LIMIT_BYTES = 64 * 1024
+_TAIL_LINES = 12
+
+# What a build may inherit. Everything else could change a result behind the plan's back (CMAKE_*, GIT_*, LD_PRELOAD,
+# SOURCE_DATE_EPOCH which turns SIMD off, PYTHON*, LLAMA_ARG_*, ...).
+_INHERITED = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM", "TZ",
+        "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "SSH_AUTH_SOCK",
+        "SDKROOT", "DEVELOPER_DIR", "MACOSX_DEPLOYMENT_TARGET",
+    }
+)  # fmt: skip
+
+
+def child_environ(environ: Mapping[str, str], **extra: str) -> dict[str, str]:
+    """Return the environment for a child: the harmless part of `environ`, a plain locale, then `extra`."""
+    kept = {name: value for name, value in environ.items() if name in _INHERITED}
+    return {**kept, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **extra}
+
+
+def found_program(name: str, environ: Mapping[str, str]) -> Path | None:
+    """Return the absolute path of program `name` on the PATH of `environ`; relative PATH entries (the cwd) never count."""
+    absolute_only = os.pathsep.join(part for part in environ.get("PATH", "").split(os.pathsep) if part.startswith("/"))
+    found = shutil.which(name, path=absolute_only)
+    return Path(found) if found else None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A child that has ended."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[Argument],
+    *,
+    environ: Mapping[str, str],
+    cwd: Path | None = None,
+    timeout_s: float = 60.0,
+    check: bool = True,
+) -> Finished:
+    """Run a short command and return what it said (each stream decoded leniently, at most 8 MiB).
+
+    Raises:
+        MissingToolsError: the program does not exist or may not be run.
+        ChildFailedError: it took longer than `timeout_s`, or `check` is set and its status is not 0.
+    """
+    child = _start(argv, environ=environ, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with _stopped_at_the_end(child):
+        try:
+            out, err = child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise ChildFailedError("cannot wait for", argv[0], f"it did not end within {timeout_s:.0f} s") from error
+    finished = Finished(
+        tuple(map(str, argv)),
+        child.returncode,
+        _decoded(out[:_OUTPUT_LIMIT_BYTES]),
+        _decoded(err[:_OUTPUT_LIMIT_BYTES]),
+    )
+    if check and finished.status != 0:
+        raise ChildFailedError(
+            "cannot run", Path(finished.argv[0]).name, status_words(finished.status),
+            tail=printable_lines(finished.stderr or finished.stdout, _TAIL_LINES),
+        )  # fmt: skip
+    return finished
+
+
+def stream(
+    argv: Sequence[Argument],
+    *,
+    environ: Mapping[str, str],
+    cwd: Path | None = None,
+    log: BinaryIO,
+    on_line: Callable[[str], None],
+) -> int:
+    """Run a long command; copy its output (both streams, in order) into `log` and hand each line to `on_line`.
+
+    Lines end at newline or carriage return; `on_line` gets them without the end, not yet made printable. If the caller
+    is interrupted, the whole process group is stopped before the exception goes on.
+
+    Returns:
+        The exit status; negative is the number of the signal that killed it.
+
+    Raises:
+        MissingToolsError: the program does not exist or may not be run.
+    """
+    child = _start(argv, environ=environ, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with _stopped_at_the_end(child):
+        if child.stdout is None:  # pragma: no cover - we asked for a pipe
+            raise ChildFailedError("cannot read from", argv[0])
+        for line in _lines(child.stdout, log):
+            on_line(line)
+        return child.wait()
+
+
+def start(
+    argv: Sequence[Argument], *, environ: Mapping[str, str], log: BinaryIO, pass_fds: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start a child that goes on in the background, its output going into `log`; the caller must `stop` it.
+
+    Raises:
+        MissingToolsError: the program does not exist or may not be run.
+    """
+    return _start(argv, environ=environ, cwd=None, stdout=log, stderr=subprocess.STDOUT, pass_fds=pass_fds)
+
+
+def stop(child: "subprocess.Popen[bytes]", grace_s: float = STOP_GRACE_S) -> int:
+    """End `child` and its process group: TERM, up to `grace_s` seconds, KILL. Returns the exit status."""
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(grace_s)
+    _signal_group(child.pid, signal.SIGKILL)
+    return child.wait()
+
+
+def replace(argv: Sequence[Argument], *, environ: Mapping[str, str]) -> NoReturn:
+    """Become the program `argv[0]`; nothing of llama-mgr remains.
+
+    Raises:
+        MissingToolsError: the program does not exist or may not be run.
+    """
+    words = [str(argument) for argument in argv]
+    try:
+        os.execve(words[0], words, dict(environ))  # noqa: S606 (that is what this function is for)
+    except OSError as error:
+        raise MissingToolsError("cannot run", words[0], error.strerror or "") from error
+
+
+def status_words(status: int) -> str:
+    """Return how a child ended, in words: `it ended with status 2`, `it was killed by SIGKILL`."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        return f"it was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"it was killed by signal {-status}"
+
+
+def _start(
+    argv: Sequence[Argument],
+    *,
+    environ: Mapping[str, str],
+    cwd: Path | None,
+    stdout: int | BinaryIO,
+    stderr: int,
+    pass_fds: Sequence[int] = (),
+) -> "subprocess.Popen[bytes]":
+    words = [str(argument) for argument in argv]
+    try:
+        return subprocess.Popen(
+            words, env=dict(environ), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+            start_new_session=True, pass_fds=pass_fds,
+        )  # fmt: skip
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        raise MissingToolsError("cannot run", words[0], error.strerror or "") from error
+
+
+@contextlib.contextmanager
+def _stopped_at_the_end(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if child.poll() is None:
+            stop(child)
+        else:
+            _signal_group(child.pid, signal.SIGKILL)  # what it may have left behind in its group
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _lines(pipe: "subprocess._FILE", log: BinaryIO) -> Iterator[str]:
+    pending = b""
+    while chunk := os.read(pipe.fileno(), 65536):  # type: ignore[union-attr]
+        log.write(chunk)
+        pending += chunk.replace(b"\r", b"\n")
+        *whole, pending = pending.split(b"\n")
+        for line in whole:
+            if line:
+                yield _decoded(line[:_LINE_LIMIT_BYTES])
+        pending = pending[-_LINE_LIMIT_BYTES:]
+    if pending:
+        yield _decoded(pending)
+    log.flush()
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def argv_words(argv: Sequence[Argument]) -> str:
+    """Return `argv` as a line that a person can paste into a shell."""
+    import shlex  # noqa: PLC0415 (only dry runs and error messages need it)
+
+    return shlex.join(printable(argument, 4000) for argument in argv)

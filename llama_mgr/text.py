@@ -1,0 +1,59 @@
+"""Text for people: outside strings made harmless, nearest spellings, sizes and durations in words."""
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+
+_SHOWN_CHARACTERS = 200
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+
+
+def printable(text: object, limit: int = _SHOWN_CHARACTERS) -> str:
+    """Return `text` safe for a terminal and a log line: controls and bidi marks escaped, cut at `limit` characters."""
+    shown = []
+    for character in str(text)[: limit + 1]:
+        if unicodedata.category(character) in _ESCAPED_CATEGORIES:
+            shown.append(character.encode("unicode_escape", "backslashreplace").decode("ascii"))
+        else:
+            shown.append(character)
+    escaped = "".join(shown[:limit])
+    return f"{escaped}…" if len(shown) > limit else escaped
+
+
+def printable_lines(text: str, last: int) -> list[str]:
+    """Return the `last` lines of `text`, each made printable."""
+    return [printable(line.rstrip()) for line in text.splitlines()[-last:]]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that `word` most probably was meant to be, or None when nothing is close."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return the hint `did you mean 'x'?`, or None when no known word is close."""
+    candidate = nearest(word, known)
+    return f"did you mean '{candidate}'?" if candidate else None
+
+
+def size_words(size_bytes: float) -> str:
+    """Return a size as people read it: `512 B`, `1.5 GiB` (powers of 1024)."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:  # noqa: PLR2004
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def duration_words(seconds: float) -> str:
+    """Return a duration as people read it: `0.4 s`, `48 s`, `4 min 53 s`, `2 h 05 min`."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes_rest = divmod(minutes, 60)
+    return f"{hours} h {minutes_rest:02d} min" if hours else f"{minutes} min {rest:02d} s"
