@@ -14,11 +14,11 @@ Value = bool | int | str | list[str]
 Name = Annotated[str, msgspec.Meta(pattern=r"^(builtin:)?[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
-class _Part(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, frozen=True, kw_only=True):
+class _Part(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, frozen=True):
     """Base of all shapes in recipe files: kebab-case keys, unknown keys refused."""
 
 
-class When(_Part):
+class When(_Part, frozen=True, kw_only=True):
     """The condition of a rule. All given keys must hold; a list inside a key means "any of"."""
 
     option: Words = msgspec.field(default_factory=list)
@@ -45,7 +45,7 @@ class When(_Part):
     """Range of upstream build numbers, such as `>=4167`; only for facts that the tree does not tell. 0 never matches."""
 
 
-class Rule(_Part):
+class Rule(_Part, frozen=True, kw_only=True):
     """Defines and environment that hold when the condition does. Rules run in order; later ones override."""
 
     when: When = msgspec.field(default_factory=When)
@@ -61,7 +61,7 @@ class Rule(_Part):
     """Files of old trees that are rewritten in the checkout so that the build knows its number (first that exists)."""
 
 
-class Fact(_Part):
+class Fact(_Part, frozen=True, kw_only=True):
     """Something learned from a tool that was found. Exactly one of `parent`, `command`, `file` is given."""
 
     name: str
@@ -75,7 +75,7 @@ class Fact(_Part):
     """The first match's group 1 is the fact."""
 
 
-class Tool(_Part):
+class Tool(_Part, frozen=True, kw_only=True):
     """A program that the build needs."""
 
     name: str
@@ -95,7 +95,7 @@ class Tool(_Part):
     """Package manager (`apt`, `dnf`, `pacman`, `brew`, `zypper`) to package names, for the install line."""
 
 
-class RequiredFile(_Part):
+class RequiredFile(_Part, frozen=True, kw_only=True):
     """Development files that the build needs: found when any of the given forms is found."""
 
     name: str
@@ -119,7 +119,7 @@ class RequiredFile(_Part):
     packages: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
-class Probe(_Part):
+class Probe(_Part, frozen=True, kw_only=True):
     """One way to list the architectures of the GPUs present."""
 
     command: list[str]
@@ -128,21 +128,21 @@ class Probe(_Part):
     drop: list[str] = msgspec.field(default_factory=list)
 
 
-class Fallback(_Part):
+class Fallback(_Part, frozen=True, kw_only=True):
     """The architectures to build for when no GPU is present; the first whose condition holds."""
 
     value: str
     when: When = msgspec.field(default_factory=When)
 
 
-class Gpu(_Part):
+class Gpu(_Part, frozen=True, kw_only=True):
     """How to learn the architectures of the GPUs here; gives the facts `gpu.archs` (`;` list) and `gpu.present`."""
 
     detect: list[Probe] = msgspec.field(default_factory=list)
     fallback: list[Fallback] = msgspec.field(default_factory=list)
 
 
-class LogCheck(_Part):
+class LogCheck(_Part, frozen=True, kw_only=True):
     """What configure must (not) have said."""
 
     must: str = ""
@@ -150,21 +150,21 @@ class LogCheck(_Part):
     when: When = msgspec.field(default_factory=When)
 
 
-class ArtifactCheck(_Part):
+class ArtifactCheck(_Part, frozen=True, kw_only=True):
     """A file that the finished build must have, as a glob below its prefix."""
 
     glob: str
     when: When = msgspec.field(default_factory=When)
 
 
-class DeviceCheck(_Part):
+class DeviceCheck(_Part, frozen=True, kw_only=True):
     """What `llama-server --list-devices` must print, as a regular expression, when `gpu.present`."""
 
     pattern: str
     when: When = msgspec.field(default_factory=When)
 
 
-class Verify(_Part):
+class Verify(_Part, frozen=True, kw_only=True):
     """How a build proves that it is what was asked for."""
 
     configure_log: list[LogCheck] = msgspec.field(default_factory=list)
@@ -172,7 +172,7 @@ class Verify(_Part):
     devices: list[DeviceCheck] = msgspec.field(default_factory=list)
 
 
-class Failure(_Part):
+class Failure(_Part, frozen=True, kw_only=True):
     """A known signature in build logs, with its cause and the command or change that mends it."""
 
     match: str
@@ -181,7 +181,7 @@ class Failure(_Part):
     fix: str
 
 
-class Convert(_Part):
+class Convert(_Part, frozen=True, kw_only=True):
     """Where the tree keeps its Hugging Face converter; candidates, newest spelling first."""
 
     scripts: list[str] = msgspec.field(default_factory=list)
@@ -190,7 +190,7 @@ class Convert(_Part):
     """Files and directories that must stay beside the script."""
 
 
-class Recipe(_Part):
+class Recipe(_Part, frozen=True, kw_only=True):
     """One recipe file."""
 
     schema: int = 1
