@@ -42,7 +42,7 @@ def child_environ(environ: Mapping[str, str], **extra: str) -> dict[str, str]:
 
 
 def found_program(name: str, environ: Mapping[str, str]) -> Path | None:
-    """Return the absolute path of program `name` on the PATH of `environ`; relative PATH entries (the cwd) never count."""
+    """Return the absolute path of `name` on the PATH of `environ`; relative entries (the cwd) never count."""
     absolute_only = os.pathsep.join(part for part in environ.get("PATH", "").split(os.pathsep) if part.startswith("/"))
     found = shutil.which(name, path=absolute_only)
     return Path(found) if found else None

@@ -143,6 +143,15 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
+def move_aside(path: Path) -> Path:
+    """Rename the damaged file `path` to `<name>.corrupt-<time>` beside it, and return the new path."""
+    aside = path.with_name(f"{path.name}.corrupt-{now_at().replace(':', '')}-{secrets.token_hex(2)}")
+    with storage_errors("cannot move aside", path):
+        path.rename(aside)
+        sync_dir(path.parent)
+    return aside
+
+
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """Return the content of the regular file `path`; devices, pipes and oversized files are refused unread.
 
@@ -313,7 +322,7 @@ def _locked_descriptor(path: Path, name: str, reporter: Reporter, timeout_s: flo
 
 def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
@@ -389,14 +398,11 @@ def remove_staging(home: Home, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def discard(home: Home, directory: Path, of: str) -> None:
-    """Delete `directory`, which must be ours: below the home, no link, no mount, with a marker that says `of`.
-
-    It is renamed into `trash/` first, so that a crash leaves either the whole thing or something that is visibly rubbish.
+def require_ours(home: Home, directory: Path, of: str) -> None:
+    """Check that `directory` may be deleted: below the home, no link, no mount, with a marker that says `of`.
 
     Raises:
         RefusedError: it is not ours to delete.
-        StorageError: the disk failed.
     """
     hint = "look at it, and delete it by hand if you are sure"
     if directory.is_symlink() or not directory.is_dir():
@@ -413,6 +419,18 @@ def discard(home: Home, directory: Path, of: str) -> None:
         raise RefusedError(
             "cannot delete", directory, f"its marker names '{printable(marker.of)}', not '{of}'", hint=hint
         )
+
+
+def discard(home: Home, directory: Path, of: str) -> None:
+    """Delete `directory`, which must pass `require_ours`.
+
+    It is renamed into `trash/` first: a crash leaves either the whole thing or something that is visibly rubbish.
+
+    Raises:
+        RefusedError: it is not ours to delete.
+        StorageError: the disk failed.
+    """
+    require_ours(home, directory, of)
     with storage_errors("cannot delete", directory):
         home.trash_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         doomed = join_below(home.trash_dir, f"{directory.name}-{secrets.token_hex(6)}")
@@ -432,7 +450,7 @@ def empty_trash(home: Home) -> int:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the free space, in bytes, for an ordinary user on the file system of `path` or its nearest existing parent."""
+    """Return the bytes free for an ordinary user on the file system of `path` (or of its nearest existing parent)."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     return shutil.disk_usage(existing).free
 

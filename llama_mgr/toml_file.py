@@ -1,4 +1,4 @@
-"""Files that people write (config, recipes, instance manifests): TOML read into typed shapes, with errors that point."""
+"""Files that people write (config, recipes, manifests): TOML read into typed shapes, with errors that point."""
 
 import re
 import tomllib
@@ -23,7 +23,7 @@ def read_toml(path: Path, shape: type[Shape]) -> Shape:
     """Return the TOML file `path` as a `shape` (keys in kebab-case, unknown keys refused).
 
     Raises:
-        BadConfigError: not UTF-8, a syntax error (file:line:column), an unknown key (the nearest is named), a wrong type.
+        BadConfigError: not UTF-8, a syntax error (file:line:column), an unknown key, a wrong type.
         NewerStateError: its `schema` is newer than this llama-mgr knows.
         NotFoundError: there is no such file.
         StorageError: it is not a regular file, too large or unreadable.

@@ -1,0 +1,226 @@
+"""The command `llama-mgr`: which commands there are, and how every error becomes one sentence and an exit status."""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from llama_mgr import __version__
+from llama_mgr.errors import BadInputError, InternalError, InterruptedByUserError, LlamaMgrError, TerminatedError
+from llama_mgr.text import did_you_mean, printable
+
+ARGUMENT_LIMIT = 2000
+ARGUMENT_CHARACTERS_LIMIT = 100_000
+
+# Command name to "module:attribute" below llama_mgr.cli, in the order of the help page. Modules load on use only.
+SECTIONS: dict[str, dict[str, str]] = {
+    "Engine": {
+        "install": "install:install",
+        "uninstall": "uninstall:uninstall",
+        "update": "update:update",
+        "use": "use:use",
+        "exec": "execute:execute",
+        "instance": "instance:instance",
+        "recipe": "recipe:recipe",
+        "shims": "shims:shims",
+        "doctor": "doctor:doctor",
+    },
+    "Else": {
+        "quickstart": "quickstart:quickstart",
+        "config": "config:config",
+        "completion": "completion:completion",
+        "version": "version:version",
+    },
+}
+COMMANDS = {name: target for section in SECTIONS.values() for name, target in section.items()}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002, D102
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, attribute = target.split(":")
+        command: click.Command = getattr(importlib.import_module(f"llama_mgr.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:  # noqa: D102
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise BadInputError(
+                "unknown command", args[0], "see `llama-mgr --help`", hint=did_you_mean(args[0], COMMANDS)
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
+        for title, names in SECTIONS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                if command is not None:
+                    rows.append((name, command.get_short_help_str(80)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llama-mgr", message="%(prog)s %(version)s")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Use this config.toml instead of the home's."
+)
+@click.pass_context
+def app(ctx: click.Context, config_file: Path | None) -> None:
+    """Build any llama.cpp into named instances, and run it.
+
+    State lies in ~/.llama-mgr (LLAMA_MGR_HOME). Every command knows --help with examples, --json and --quiet.
+    """
+    from llama_mgr.cli.context import Context
+
+    ctx.ensure_object(Context).config_file = config_file
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the status that docs/exit-codes.md gives."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    own_words = words[: words.index("--")] if "--" in words else words
+    as_json, debug = "--json" in own_words, "--debug" in own_words
+    _prepare_streams()
+    _install_signal_handlers()
+    try:
+        _run(words)
+    except LlamaMgrError as error:
+        _leave(error, as_json=as_json, debug=debug)
+    except BrokenPipeError:
+        _leave_quietly()
+    except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one sentence)
+        _leave(_as_internal_error(error), as_json=as_json, debug=debug)
+    _flush_or_leave()
+    sys.exit(0)
+
+
+def _run(words: list[str]) -> None:
+    if len(words) > ARGUMENT_LIMIT or any(len(word) > ARGUMENT_CHARACTERS_LIMIT for word in words):
+        raise BadInputError(
+            "cannot read the command line",
+            None,
+            f"it is too long: at most {ARGUMENT_LIMIT} arguments of {ARGUMENT_CHARACTERS_LIMIT} characters",
+        )
+    try:
+        app.main(words, prog_name="llama-mgr", standalone_mode=False)
+    except click.exceptions.Exit as request:
+        if request.exit_code:
+            sys.exit(request.exit_code)
+    except click.Abort as error:
+        raise InterruptedByUserError("interrupted") from error
+    except KeyboardInterrupt as error:
+        raise InterruptedByUserError("interrupted") from error
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        raise _as_usage_error(error) from error
+
+
+def _as_usage_error(error: click.ClickException) -> LlamaMgrError:
+    hint = None
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"see `{error.ctx.command_path} --help`"
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        hint = f"did you mean '{min(error.possibilities)}'?"
+    return BadInputError(printable(error.format_message().rstrip(".")), hint=hint)
+
+
+def _as_internal_error(error: Exception) -> LlamaMgrError:
+    story = "".join(traceback.format_exception(error))
+    where = _saved_traceback(story)
+    place = f"the traceback is in {where}" if where else "run it again with --debug to see the traceback"
+    return InternalError(
+        "llama-mgr has a bug", None, f"{type(error).__name__}: {printable(error)}; {place}", log_file=where
+    )
+
+
+def _saved_traceback(story: str) -> Path | None:
+    from llama_mgr.paths import home_from
+    from llama_mgr.store import now_at, write_bytes
+
+    try:
+        path = home_from(dict(os.environ)).logs_dir / f"bug-{now_at().replace(':', '')}-{os.getpid()}.txt"
+        write_bytes(path, story.encode("utf-8", "backslashreplace"))
+    except Exception:  # noqa: BLE001 (a second failure must not hide the first)
+        return None
+    return path
+
+
+def _leave(error: LlamaMgrError, *, as_json: bool, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exception(error)
+    try:
+        if as_json:
+            json.dump(error.as_document(), sys.stdout, indent=1, ensure_ascii=False)
+            sys.stdout.write("\n")
+        else:
+            _say(error)
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        _leave_quietly(error.exit_status)
+    sys.exit(error.exit_status)
+
+
+def _say(error: LlamaMgrError) -> None:
+    for line in error.tail:
+        print(f"  | {line}", file=sys.stderr)  # noqa: T201
+    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+    if error.log_file:
+        print(f"log:   {printable(error.log_file)}", file=sys.stderr)  # noqa: T201
+    if error.hint:
+        print(f"hint:  {error.hint}", file=sys.stderr)  # noqa: T201
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed by the caller: what is said goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _install_signal_handlers() -> None:
+    def stop(number: int, _: FrameType | None) -> None:
+        raise TerminatedError(f"stopped by {signal.Signals(number).name}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, stop)
+
+
+def _flush_or_leave() -> None:
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, OSError, ValueError):
+        _leave_quietly()
+
+
+def _leave_quietly(status: int = 0) -> NoReturn:
+    """Exit without Python's complaint about a stdout that nobody reads."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

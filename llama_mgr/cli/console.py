@@ -1,0 +1,162 @@
+"""What people see: tables and answers on stdout, progress and remarks on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, TextIO
+
+from llama_mgr.report import Progress, SilentReporter, Unit
+from llama_mgr.text import duration_words, printable, size_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+def _rich_console(file: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=file, highlight=False, soft_wrap=True)
+
+
+class Output:
+    """Answers on stdout: sentences and tables for people."""
+
+    @cached_property
+    def _console(self) -> "Console":
+        return _rich_console(sys.stdout)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print one line; `style` is a rich style such as `bold`, dropped where colours are off."""
+        if style and sys.stdout.isatty():
+            self._console.print(text, style=style, markup=False)
+        else:
+            print(text)  # noqa: T201 (this is the one sink)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table, or plain aligned columns where stdout is not a terminal."""
+        if not sys.stdout.isatty():
+            self._plain_table(columns, rows)
+            return
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._console.print(table)
+
+    def _plain_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        widths = [max(len(cell) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+        for cells in (columns, *rows):
+            self.line("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+class ConsoleReporter:
+    """A Reporter for stderr: rich bars on a terminal, a line every ten seconds elsewhere."""
+
+    @cached_property
+    def _console(self) -> "Console":
+        return _rich_console(sys.stderr)
+
+    @cached_property
+    def _is_terminal(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+
+    def step(self, text: str) -> None:
+        """Print a stage: `==> configure`."""
+        self._say("==>", text, "bold cyan")
+
+    def note(self, text: str) -> None:
+        """Print a remark."""
+        self._say("   ", text, "")
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._say("warning:", text, "yellow")
+
+    def _say(self, sign: str, text: str, style: str) -> None:
+        if sys.stderr is None:
+            return
+        if self._is_terminal:
+            from rich.text import Text
+
+            self._console.print(Text.assemble((sign, style), " ", text))
+        else:
+            print(f"{sign} {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: Unit) -> Iterator[Progress]:
+        """Show a bar (or now and then a line) for as long as the context is open."""
+        if not self._is_terminal:
+            yield _PlainProgress(self, title, unit)
+            return
+        with _rich_progress(self._console, unit) as bars:
+            yield _RichBar(bars, bars.add_task(title, total=total, detail=""))
+
+
+class _PlainProgress:
+    def __init__(self, reporter: ConsoleReporter, title: str, unit: Unit) -> None:
+        self._reporter, self._title, self._unit = reporter, title, unit
+        self._said_at = self._started_at = time.monotonic()
+
+    def update(self, done: int, total: int | None = None, detail: str = "") -> None:
+        now = time.monotonic()
+        if now - self._said_at < _PLAIN_INTERVAL_S:
+            return
+        self._said_at = now
+        amount = size_words if self._unit == "bytes" else str
+        left = f", {duration_words((now - self._started_at) * (total - done) / done)} left" if total and done else ""
+        place = f"[{amount(done)}/{amount(total)}]" if total else f"[{amount(done)}]"
+        self._reporter.note(f"{self._title} {place} {printable(detail, 80)}{left}")
+
+
+class _RichBar:
+    def __init__(self, bars: "RichProgress", task: "TaskID") -> None:
+        self._bars, self._task = bars, task
+
+    def update(self, done: int, total: int | None = None, detail: str = "") -> None:
+        self._bars.update(self._task, completed=done, total=total, detail=printable(detail, 60))
+
+
+def _rich_progress(console: "Console", unit: Unit) -> "RichProgress":
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    amount: list[ProgressColumn] = (
+        [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+        if unit == "bytes"
+        else [TextColumn("["), MofNCompleteColumn(), TextColumn("]")]
+    )
+    detail = TextColumn("{task.fields[detail]}", markup=False)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        *amount,
+        TimeRemainingColumn(),
+        detail,
+        console=console,
+        transient=True,
+    )
+
+
+def reporter_for(*, quiet: bool) -> "ConsoleReporter | SilentReporter":
+    """Return what rooms report to: nothing when `quiet`, else stderr."""
+    return SilentReporter() if quiet else ConsoleReporter()

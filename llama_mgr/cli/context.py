@@ -1,0 +1,87 @@
+"""What every command is handed: the home, the settings, the environment, and where to say things."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from llama_mgr.cli.console import ConsoleReporter, Output, reporter_for
+from llama_mgr.paths import Home, home_from
+from llama_mgr.report import SilentReporter
+from llama_mgr.settings import Settings, load_settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Context:
+    """One invocation of llama-mgr. Made by `app.main`, filled by `common_options`."""
+
+    environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    config_file: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    @cached_property
+    def home(self) -> Home:
+        """The home directory, made and checked on first use."""
+        home = home_from(self.environ)
+        home.prepare()
+        return home
+
+    @cached_property
+    def settings(self) -> Settings:
+        """config.toml and the LLAMA_MGR_* variables."""
+        return load_settings(self.home, self.environ, self.config_file)
+
+    @cached_property
+    def reporter(self) -> ConsoleReporter | SilentReporter:
+        """Where rooms say what they do."""
+        return reporter_for(quiet=self.quiet)
+
+    @cached_property
+    def output(self) -> Output:
+        """Where answers go."""
+        return Output()
+
+    def answer(self, document: Mapping[str, Any] | list[Any], show: Callable[[Output], None]) -> None:
+        """Give the result: `document` with --json, otherwise whatever `show` prints (which --quiet silences not)."""
+        if self.as_json:
+            json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
+            sys.stdout.write("\n")
+        else:
+            show(self.output)
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def common_options(command: Command) -> Command:
+    """Give a command `--json`, `--quiet` and `--debug`, which every command has; they are stored in the Context."""
+
+    def store(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001
+            if value:
+                setattr(ctx.ensure_object(Context), name, True)
+
+        return callback
+
+    for flag, name, text in (
+        ("--debug", "debug", "Show tracebacks."),
+        ("--quiet", "quiet", "Say nothing on stderr but errors."),
+        ("--json", "as_json", "Print one JSON document on stdout."),
+    ):
+        command = click.option(flag, is_flag=True, expose_value=False, callback=store(name), help=text)(command)
+    return command
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command's help: two or three examples."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,182 @@
+"""`llama-mgr install`."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_mgr.cli.completing import complete_recipes
+from llama_mgr.cli.console import Output
+from llama_mgr.cli.context import Context, common_options, examples, pass_context
+from llama_mgr.errors import BadInputError
+from llama_mgr.text import duration_words, size_words
+
+if TYPE_CHECKING:
+    from llama_mgr.instances.installation import Installer, Outcome
+    from llama_mgr.instances.instance import WantedBuild
+
+_VERSION = re.compile(r"latest|b\d+|v\d+\.\d+\.\d+|pr/\d+|[0-9a-f]{7,40}")
+
+
+def names_a_version(word: str) -> bool:
+    """Tell whether the only argument of `install` is a VERSION; everything else, paths too, counts as a NAME."""
+    return bool(_VERSION.fullmatch(word))
+
+
+@click.command(
+    epilog=examples(
+        "llama-mgr install                                  # newest llama.cpp for this machine",
+        "llama-mgr install old b11401 --arch cpu",
+        "llama-mgr install gpu latest --arch cuda --with rpc -D GGML_CUDA_FA_QUANTS=all",
+        "llama-mgr install mine ./llama.cpp --arch vulkan   # a local tree",
+    )
+)
+@click.argument("name", required=False)
+@click.argument("version", required=False)
+@click.option("--instance", "-i", "instance", metavar="NAME", help="The same as NAME.")
+@click.option("--arch", metavar="RECIPE", help="Recipe to build with; `auto` suits this machine.", shell_complete=complete_recipes)
+@click.option("--with", "parts", multiple=True, metavar="PART", help="Also build this part, such as rpc (repeatable).")
+@click.option("--cmake-args", multiple=True, metavar="ARGS", help="More defines: '-DA=1 -DB=2' (repeatable).")
+@click.option("-D", "--define", "defines", multiple=True, metavar="NAME=VALUE", help="One more define (repeatable).")
+@click.option("--targets", metavar="LIST", help="Tools or CMake targets to build, with commas; `all` for everything.")
+@click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
+@click.option("--repo-url", metavar="URL", help="Another repository: https, ssh or file.")
+@click.option("--branch", metavar="NAME", help="The newest commit of this branch.")
+@click.option("--source", type=click.Choice(["auto", "git", "snapshot"]), help="Force git or a package-index snapshot.")
+@click.option("--allow-http", is_flag=True, help="Allow a repository over unencrypted http.")
+@click.option("--pull-only", is_flag=True, help="Only fetch the source.")
+@click.option("--update-only", is_flag=True, help="Only if the instance exists already.")
+@click.option("--ignore-python", is_flag=True, help="Make no Python environment for the converter.")
+@click.option("--from", "manifest", type=click.Path(path_type=Path), help="Take everything from an instance manifest.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and every command; build nothing.")
+@common_options
+@pass_context
+def install(context: Context, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
+    """Build a llama.cpp and give it the name NAME.
+
+    VERSION is `latest`, `b11434`, `v0.6.0`, a branch, a commit, `pr/123` or the PATH of a local tree. An only argument
+    that looks like a version is one; then the name is derived, such as `b11434-cpu`. The same plan is never built twice.
+    """
+    from llama_mgr.instances.installation import Installer
+
+    name, wanted = _request(context, options)
+    installer = Installer(context.home, context.settings, context.environ, context.reporter)
+    if options["update_only"]:
+        _require_existing(installer, name)
+    if options["dry_run"]:
+        show_plan(context, installer, wanted)
+    elif options["pull_only"]:
+        _pull(context, installer, wanted)
+    else:
+        outcome = installer.install(name, wanted, options["parallel"])
+        environment = None if options["ignore_python"] else prepare_converter(context, outcome)
+        answer_outcome(context, outcome, environment)
+
+
+def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, WantedBuild]":
+    from llama_mgr.instances.instance import WantedBuild
+    from llama_mgr.settings import parse_cmake_args, parse_define
+
+    name, version = _name_and_version(options)
+    if options["manifest"]:
+        from llama_mgr.instances.manifest import read_manifest
+
+        manifest = read_manifest(options["manifest"])
+        return name or manifest.name, manifest.wanted(context.settings)
+    defines = parse_cmake_args(options["cmake_args"]) | dict(parse_define(text) for text in options["defines"])
+    return name, WantedBuild(
+        version=version or "latest",
+        repo_url=options["repo_url"] or context.settings.source.repo_url or None,
+        branch=options["branch"],
+        source=options["source"] or "auto",
+        recipe=options["arch"] or context.settings.default_arch,
+        parts=sorted(set(options["parts"])),
+        defines=defines,
+        targets=[word.strip() for word in (options["targets"] or "").split(",") if word.strip()],
+        allow_http=options["allow_http"],
+    )
+
+
+def _name_and_version(options: dict[str, Any]) -> tuple[str | None, str | None]:
+    name, version, flag = options["name"], options["version"], options["instance"]
+    if flag is not None and version is not None:
+        raise BadInputError("cannot use two names", name, f"--instance says '{flag}'")
+    if flag is not None:
+        return flag, name
+    if version is None and name is not None and names_a_version(name):
+        return None, name
+    return name, version
+
+
+def _require_existing(installer: "Installer", name: str | None) -> None:
+    if name is None:
+        raise BadInputError("--update-only needs the NAME of an instance")
+    installer.instances.find(name)
+
+
+def _pull(context: Context, installer: "Installer", wanted: "WantedBuild") -> None:
+    source = installer.builder.sources.locate(installer.source_of(wanted))
+    document = {"version": source.version, "commit": source.commit, "build_number": source.build_number, "from": source.location}
+    context.answer(document, lambda output: output.line(f"fetched {source.version} ({source.commit[:12]}) from {source.location}"))
+
+
+def show_plan(context: Context, installer: "Installer", wanted: "WantedBuild") -> None:
+    """Print the plan of `wanted` and every command that an install would run."""
+    from llama_mgr.cli.plan_page import plan_document, print_plan
+
+    prepared = installer.prepare(installer.with_arch(wanted))
+    document = plan_document(installer, prepared)
+    context.answer(document, lambda output: print_plan(output, document))
+
+
+def prepare_converter(context: Context, outcome: "Outcome") -> str | None:
+    """Make the converter's Python environment for a build that can have one; a failure is a warning, not an error.
+
+    Returns:
+        The environment's directory, or None.
+    """
+    from llama_mgr.cli.converter import ensure_environment
+    from llama_mgr.errors import LlamaMgrError
+
+    if outcome.build.converter is None:
+        return None
+    try:
+        return str(ensure_environment(context, outcome.build).path)
+    except LlamaMgrError as error:
+        context.reporter.warn(f"no converter environment yet: {error.message}")
+        context.reporter.note("it will be made on first use of `convert`")
+        return None
+
+
+def answer_outcome(context: Context, outcome: "Outcome", environment: str | None) -> None:
+    """Print what an install or update did."""
+    build = outcome.build
+    cached = build.cache_hits + build.cache_misses
+    document = {
+        "instance": outcome.instance.name,
+        "action": outcome.action,
+        "build_id": build.build_id,
+        "version": build.plan.version,
+        "commit": build.plan.commit,
+        "build_number": build.plan.build_number,
+        "recipe": build.plan.recipe,
+        "path": str(context.home.builds_dir / build.build_id),
+        "default": outcome.became_default,
+        "took_s": round(outcome.took_s, 3),
+        "compiler_runs": build.cache_misses if outcome.action == "built" else 0,
+        "cache_hits": build.cache_hits if outcome.action == "built" else 0,
+        "converter_environment": environment,
+    }
+
+    def show(output: Output) -> None:
+        words = {"built": "installed", "reused": "installed (an equal build existed, nothing was compiled)", "unchanged": "is already"}
+        size = size_words(sum(file.size_bytes for file in build.files.values()))
+        output.line(f"{outcome.instance.name} {words[outcome.action]}: {build.plan.version}, {build.plan.recipe}, {size}, {duration_words(outcome.took_s)}")
+        if outcome.action == "built" and cached:
+            output.line(f"compiler cache: {build.cache_hits} of {cached} objects came from it ({100 * build.cache_hits // cached} %)")
+        if outcome.became_default:
+            output.line("it is the default instance now")
+        output.line(f"next: llama-mgr exec -i {outcome.instance.name} llama-server -- --help")
+
+    context.answer(document, show)

@@ -1,0 +1,281 @@
+"""Instances: names that point at builds, each with its history."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llama_mgr import store
+from llama_mgr.build.record import BuildRecord, Builds
+from llama_mgr.errors import (
+    CorruptStateError,
+    LlamaMgrError,
+    NoPreviousBuildError,
+    NotFoundError,
+    RefusedError,
+    UnknownInstanceError,
+    UnknownToolError,
+)
+from llama_mgr.names import checked_name, is_name
+from llama_mgr.paths import Home, join_below
+from llama_mgr.text import did_you_mean
+
+KEPT_GENERATIONS = 5
+
+
+class WantedBuild(msgspec.Struct, kw_only=True, frozen=True):
+    """What the user asked for; `update` asks for it again."""
+
+    version: str = "latest"
+    repo_url: str | None = None
+    branch: str | None = None
+    source: Literal["auto", "git", "snapshot"] = "auto"
+    recipe: str = "cpu"
+    parts: list[str] = []
+    defines: dict[str, str] = {}
+    targets: list[str] = []
+    allow_http: bool = False
+
+
+class Generation(msgspec.Struct, kw_only=True, frozen=True):
+    """One build that the instance pointed at."""
+
+    build_id: str
+    version: str
+    commit: str
+    wanted: WantedBuild
+    since: str
+
+
+class Instance(msgspec.Struct, kw_only=True):
+    """`instances/<name>.json`: what a name stands for."""
+
+    name: str
+    made_at: str
+    generations: list[Generation] = []
+    """Newest first: the first is what the instance is now. Empty for a linked instance."""
+    linked: str | None = None
+    """A directory of the user's own build; such an instance has no generations."""
+
+    @property
+    def current(self) -> Generation:
+        """What the instance is now.
+
+        Raises:
+            CorruptStateError: the record lists no build.
+        """
+        if not self.generations:
+            raise CorruptStateError(
+                "cannot use the instance",
+                self.name,
+                "its record names no build",
+                hint=f"llama-mgr uninstall {self.name}",
+            )
+        return self.generations[0]
+
+    def build_ids(self) -> list[str]:
+        """Return the builds that this instance keeps alive, the current one first."""
+        return [generation.build_id for generation in self.generations]
+
+
+class Instances:
+    """All instances of a home. The record is the truth; the link `instances/<name>/current` follows it."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._builds = Builds(home)
+
+    def names(self) -> list[str]:
+        """Return the names of all instances, sorted."""
+        if not self._home.instances_dir.is_dir():
+            return []
+        return sorted(entry.stem for entry in self._home.instances_dir.glob("*.json") if is_name(entry.stem))
+
+    def __iter__(self) -> Iterator[Instance]:
+        """Yield all sound instances; damaged records are left to `doctor`."""
+        for name in self.names():
+            try:
+                yield self.find(name)
+            except LlamaMgrError:
+                continue
+
+    def find(self, name: str) -> Instance:
+        """Return the instance `name`.
+
+        Raises:
+            BadNameError: it cannot be a name.
+            UnknownInstanceError: there is none; the nearest is named.
+            CorruptStateError: its record is damaged.
+        """
+        checked_name(name, taken=self.names())
+        try:
+            instance = store.read_document(self._file(name), "instance", Instance)
+        except NotFoundError as error:
+            hint = did_you_mean(name, self.names()) or f"make it with `llama-mgr install {name}`"
+            raise UnknownInstanceError(
+                "no instance has the name", name, "see `llama-mgr instance list`", hint=hint
+            ) from error
+        if instance.name != name or not all(is_name(build_id) for build_id in instance.build_ids()):
+            raise CorruptStateError(
+                "cannot read",
+                self._file(name),
+                "it names another instance or an impossible build",
+                hint="run `llama-mgr doctor`",
+            )
+        return instance
+
+    def find_or_none(self, name: str) -> Instance | None:
+        """Return the instance `name`, or None when there is none. Raises as `find` does otherwise."""
+        try:
+            return self.find(name)
+        except UnknownInstanceError:
+            return None
+
+    def point(self, name: str, build: BuildRecord, wanted: WantedBuild) -> Instance:
+        """Make `name` stand for `build`; what it stood for before becomes an earlier generation.
+
+        The record is written first, and is the commit; the link follows. The caller holds the instance's lock.
+        """
+        instance = self.find_or_none(name) or Instance(name=name, made_at=store.now_at())
+        if instance.linked is not None:
+            raise RefusedError(
+                "cannot install into", name, f"it is linked to {instance.linked}", hint=f"llama-mgr uninstall {name}"
+            )
+        generation = Generation(
+            build_id=build.build_id,
+            version=build.plan.version,
+            commit=build.plan.commit,
+            wanted=wanted,
+            since=store.now_at(),
+        )
+        if instance.generations and instance.current.build_id == build.build_id:
+            instance.generations[0] = msgspec.structs.replace(generation, since=instance.current.since)
+        else:
+            earlier = [one for one in instance.generations if one.build_id != build.build_id]
+            instance.generations = [generation, *earlier][:KEPT_GENERATIONS]
+        self._commit(instance)
+        return instance
+
+    def link(self, name: str, directory: Path) -> Instance:
+        """Make `name` stand for a directory of the user's own build, which is never changed or deleted by us.
+
+        Raises:
+            NotFoundError: the directory holds no llama.cpp program.
+        """
+        checked_name(name, taken=self.names())
+        if not any(is_name(program.name) for program in _programs(directory)):
+            raise NotFoundError(
+                "cannot link",
+                directory,
+                "there is no llama-server in it or in its bin/",
+                hint="name the directory that holds llama-server",
+            )
+        instance = Instance(name=name, made_at=store.now_at(), linked=str(directory.resolve()))
+        self._commit(instance)
+        return instance
+
+    def roll_back(self, name: str) -> Instance:
+        """Make `name` stand for its previous build again; offline. What it was becomes the older one.
+
+        Raises:
+            NoPreviousBuildError: there is no earlier build.
+            IntegrityError: the earlier build is damaged; nothing changed.
+        """
+        instance = self.find(name)
+        if len(instance.generations) < 2:  # noqa: PLR2004
+            raise NoPreviousBuildError("cannot roll back", name, "it has no earlier build")
+        newest, previous, *older = instance.generations
+        self._builds.check_sizes(self._builds.find(previous.build_id))
+        instance.generations = [msgspec.structs.replace(previous, since=store.now_at()), newest, *older]
+        self._commit(instance)
+        return instance
+
+    def trim(self, name: str, keep: int) -> None:
+        """Forget all but the newest `keep` generations of `name` (at least the current one)."""
+        instance = self.find(name)
+        if len(instance.generations) > max(keep, 1):
+            instance.generations = instance.generations[: max(keep, 1)]
+            self._commit(instance)
+
+    def remove(self, name: str) -> None:
+        """Remove the name; its builds stay until `gc`. Works for damaged records, too.
+
+        Raises:
+            RefusedError: something that is not ours lies in the instance's directory.
+        """
+        directory = join_below(self._home.instances_dir, name)
+        self.require_removable(name)
+        with store.storage_errors("cannot remove", directory):
+            self._file(name).unlink(missing_ok=True)
+            store.sync_dir(self._home.instances_dir)
+            (directory / "current").unlink(missing_ok=True)
+            if directory.is_dir():
+                directory.rmdir()
+
+    def require_removable(self, name: str) -> None:
+        """Raise a RefusedError when the instance's directory is a link or holds more than our `current`."""
+        directory = join_below(self._home.instances_dir, name)
+        hint = "look at it, and delete it by hand if you are sure"
+        if directory.is_symlink() or (directory.exists() and not directory.is_dir()) or directory.is_mount():
+            raise RefusedError("cannot remove", directory, "it is not a directory that llama-mgr made", hint=hint)
+        strangers = (
+            [entry for entry in directory.iterdir() if entry.name != "current" or not entry.is_symlink()]
+            if directory.is_dir()
+            else []
+        )
+        if strangers:
+            raise RefusedError("cannot remove", directory, f"{strangers[0].name} in it is not ours", hint=hint)
+
+    def prefix(self, instance: Instance) -> Path:
+        """Return the directory that the instance stands for: a build, or the linked directory."""
+        return (
+            Path(instance.linked) if instance.linked is not None else self._builds.directory(instance.current.build_id)
+        )
+
+    def program(self, instance: Instance, name: str) -> Path:
+        """Return the absolute path of a llama.cpp program (`llama-server` or its canonical name `server`).
+
+        Raises:
+            UnknownToolError: this build has no such program; the nearest is named.
+        """
+        known = {path.name: path for path in _programs(self.prefix(instance))}
+        if instance.linked is None:
+            record = self._builds.find(instance.current.build_id)
+            bin_dir = self.prefix(instance) / "bin"
+            known |= {canonical: bin_dir / program for canonical, program in record.programs.items()}
+        path = known.get(name) or known.get(f"llama-{name}")
+        if path is None:
+            raise UnknownToolError(
+                f"the instance '{instance.name}' has no program",
+                name,
+                f"it has {', '.join(sorted(known)) or 'none'}",
+                hint=did_you_mean(name, known),
+            )
+        return path
+
+    def repair_link(self, instance: Instance) -> None:
+        """Make `instances/<name>/current` agree with the record."""
+        link = join_below(self._home.instances_dir, instance.name, "current")
+        target = self.prefix(instance)
+        if not (link.is_symlink() and link.resolve() == target.resolve()):
+            store.point(link, target)
+
+    def _commit(self, instance: Instance) -> None:
+        store.write_document(self._file(instance.name), "instance", instance)
+        self.repair_link(instance)
+
+    def _file(self, name: str) -> Path:
+        return join_below(self._home.instances_dir, f"{name}.json")
+
+
+def _programs(prefix: Path) -> list[Path]:
+    found = [path for place in (prefix / "bin", prefix) if place.is_dir() for path in place.iterdir()]
+    return [
+        path
+        for path in found
+        if path.is_file()
+        and (path.name.startswith("llama") or "rpc-server" in path.name)
+        and ".so" not in path.name
+        and path.stat().st_mode & 0o111
+    ]
