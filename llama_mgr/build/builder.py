@@ -1,33 +1,24 @@
-"""From a request to a finished build: plan, reuse or stage, configure, compile, collect, prove, publish."""
+"""From a request to a finished build: plan, reuse, or make it in staging and publish it."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from llama_mgr import store
 from llama_mgr.build import preflight
-from llama_mgr.build.artifacts import Collected, collect
-from llama_mgr.build.cache import CacheCounts, CompilerCache
-from llama_mgr.build.capability import read_capabilities
-from llama_mgr.build.cmake import CMake
 from llama_mgr.build.host import Host, detect_host
-from llama_mgr.build.plan import Plan
+from llama_mgr.build.plan import ALL_TARGETS, Plan
 from llama_mgr.build.recipe import Recipes
-from llama_mgr.build.record import LOG_NAME, RECORD_NAME, BuildRecord, Builds, recorded_files
+from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.build.resolve import Resolved, resolve
 from llama_mgr.build.source import Source, Sources, Wanted
+from llama_mgr.build.staged import StagedBuild
 from llama_mgr.build.toolchain import Toolchain, find_toolchain, require_all
-from llama_mgr.build.verify import prove
-from llama_mgr.errors import BadInputError, IncompleteSourceError, LlamaMgrError
-from llama_mgr.paths import Home, join_below
-from llama_mgr.process import child_environ
+from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
 from llama_mgr.settings import Settings, parse_cmake_args
-from llama_mgr.text import did_you_mean, duration_words
 
-ALL_TARGETS = "all"
+_COMPILERS = ("c", "c++", "nvcc", "hipcc", "hipconfig", "icx", "mcc", "glslc")
 
 
 @dataclass(frozen=True)
@@ -75,11 +66,13 @@ class Builder:
         host = detect_host(self._environ)
         source = self.sources.locate(request.wanted)
         overrides = {name: Path(path) for name, path in self._settings.build.tools.items()}
-        toolchain = find_toolchain(chain, source.tree, host, self._environ, overrides, build_number=source.build_number)
-        facts = {**toolchain.facts, **source_facts(source)}
+        known = source_facts(source)
+        toolchain = find_toolchain(
+            chain, source.tree, host, self._environ, overrides, known=known, build_number=source.build_number
+        )
         defines = {**parse_cmake_args(self._settings.build.cmake_args), **request.defines}
-        resolved = resolve(chain, source.tree, facts, host, source.build_number, defines)
-        targets = _chosen_targets(request.targets or tuple(self._settings.build.targets), resolved)
+        resolved = resolve(chain, source.tree, {**toolchain.facts, **known}, host, source.build_number, defines)
+        targets = _chosen_targets(request.targets or tuple(self._settings.build.targets), resolved.targets)
         return Prepared(_plan_of(source, resolved, toolchain, host, targets), source, resolved, toolchain, host)
 
     def finished(self, prepared: Prepared) -> BuildRecord | None:
@@ -100,12 +93,11 @@ class Builder:
             ConfigureFailedError, BuildFailedError: with the classified cause; the log is kept in `logs/`.
             VerificationError: the result does not do what was asked for; it was not published.
         """
-        jobs = preflight.jobs(
-            prepared.host, prepared.resolved.job_memory_mib, parallel or self._settings.build.parallel
-        )
-        with store.held_lock(
+        jobs = self.jobs(prepared, parallel)
+        lock = store.held_lock(
             self._home, f"build-{prepared.plan.build_id}", f"build {prepared.plan.flavour}", self._reporter
-        ):
+        )
+        with lock:
             found = self.finished(prepared)
             if found is not None:
                 return found
@@ -113,49 +105,73 @@ class Builder:
             preflight.check_before_start(
                 prepared.resolved, prepared.toolchain, prepared.host, self._home, self._reporter
             )
-            return _Run(self, prepared, jobs).record()
+            return self.staged(prepared, jobs).made()
 
-    def cache(self, base_dir: Path, stats_log: Path, ccache: Path | None) -> CompilerCache:
-        """Return the compiler cache as configured, for a build whose trees lie below `base_dir`."""
-        settings = self._settings.build.cache
-        directory = Path(settings.directory) if settings.directory else self._home.ccache_dir
-        return CompilerCache(
-            ccache if settings.enabled else None,
-            directory,
-            base_dir=base_dir,
-            stats_log=stats_log,
-            max_size=settings.max_size,
-            remote=settings.remote,
+    def jobs(self, prepared: Prepared, parallel: int | None) -> int:
+        """Return how many compile jobs run at once.
+
+        Raises:
+            BadInputError: `parallel` is out of range.
+        """
+        asked = parallel if parallel is not None else self._settings.build.parallel
+        return preflight.jobs(prepared.host, prepared.resolved.job_memory_mib, asked)
+
+    def staged(self, prepared: Prepared, jobs: int) -> StagedBuild:
+        """Return the work that makes `prepared` into a build; nothing has happened yet."""
+        return StagedBuild(
+            self._home,
+            self._settings.build.cache,
+            self._environ,
+            self._reporter,
+            self.sources,
+            plan=prepared.plan,
+            source=prepared.source,
+            resolved=prepared.resolved,
+            toolchain=prepared.toolchain,
+            jobs=jobs,
         )
 
 
-class _Run:
-    """One build in its staging directory."""
+def source_facts(source: Source) -> dict[str, str]:
+    """Return what recipes may know of a source: `source.build`, `source.commit-short`, `source.release`."""
+    facts = {"source.build": str(source.build_number), "source.commit-short": source.short_commit}
+    if source.is_release:
+        facts["source.release"] = source.version
+    return facts
 
-    def __init__(self, builder: Builder, prepared: Prepared, jobs: int) -> None:
-        self._builder = builder
-        self._prepared = prepared
-        self._jobs = jobs
-        self._plan = prepared.plan
 
-    def record(self) -> BuildRecord:
-        home = self._builder._home
-        log_file = join_below(home.logs_dir, f"{self._plan.build_id}.log")
-        with store.staging(home, self._plan.flavour) as staged:
-            prefix = staged / "prefix"
-            source_dir = staged / "source"
-            try:
-                with store.storage_errors("cannot build in", staged):
-                    prefix.mkdir()
-                    with (prefix / LOG_NAME).open("wb") as log:
-                        self._builder.sources.check_out(self._prepared.source, source_dir)
-                        record = self._made(staged, log)
-            except BaseException as error:
-                _keep_log(prefix / LOG_NAME, log_file, error)
-                raise
-            finally:
-                self._builder.sources.release(source_dir)
-            store.mark(prefix, of=record.build_id)
-            store.write_document(prefix / RECORD_NAME, "build", record)
-            store.publish(prefix, self._builder.builds.directory(record.build_id))
-        return record
+def _chosen_targets(asked: Sequence[str], known: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    if not asked:
+        return dict(known)
+    if ALL_TARGETS in asked:
+        return {**known, ALL_TARGETS: [ALL_TARGETS]}
+    by_target = {target: tool for tool, candidates in known.items() for target in candidates}
+    chosen = {}
+    for word in asked:
+        tool = word if word in known else by_target.get(word, word)
+        chosen[tool] = known.get(tool, [word])
+    return chosen
+
+
+def _plan_of(
+    source: Source, resolved: Resolved, toolchain: Toolchain, host: Host, targets: dict[str, list[str]]
+) -> Plan:
+    compilers = {name: toolchain.tools[name].version for name in _COMPILERS if name in toolchain.tools}
+    about_host = {"os": host.os, "machine": host.machine}
+    if resolved.is_native:
+        about_host["cpu"] = host.cpu_flags_digest
+    return Plan(
+        version=source.version,
+        build_number=source.build_number,
+        commit=source.commit,
+        source_kind=source.kind,
+        location=source.location,
+        recipe=resolved.recipe,
+        parts=list(resolved.parts),
+        defines={name: setting.value for name, setting in sorted(resolved.defines.items())},
+        environ={name: setting.value for name, setting in sorted(resolved.environ.items())},
+        targets=targets,
+        patch_build_info=resolved.patch_build_info,
+        compilers=compilers,
+        host=about_host,
+    )

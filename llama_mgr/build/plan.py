@@ -5,6 +5,9 @@ from typing import Any
 
 import msgspec
 
+ALL_TARGETS = "all"
+"""The target that makes everything; it has no program of its own."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Commit, resolved recipe, defines, compilers and host facts of one build.

@@ -43,7 +43,7 @@ class BuildRecord(msgspec.Struct, kw_only=True):
     converter: str | None
     """The convert script below `convert/`, or None when the tree has none."""
     converter_requirements: str | None
-    """Digest of the converter's requirement set; its environment lies in `environments/<first 16 digits>/`."""
+    """The converter's requirements file below `convert/`; `make.python_env` makes the environment that it asks for."""
     capabilities: Capabilities
     files: dict[str, FileRecord]
 

@@ -35,7 +35,9 @@ def names_a_version(word: str) -> bool:
 @click.argument("name", required=False)
 @click.argument("version", required=False)
 @click.option("--instance", "-i", "instance", metavar="NAME", help="The same as NAME.")
-@click.option("--arch", metavar="RECIPE", help="Recipe to build with; `auto` suits this machine.", shell_complete=complete_recipes)
+@click.option(
+    "--arch", metavar="RECIPE", help="Recipe to build with; `auto` suits this machine.", shell_complete=complete_recipes
+)
 @click.option("--with", "parts", multiple=True, metavar="PART", help="Also build this part, such as rpc (repeatable).")
 @click.option("--cmake-args", multiple=True, metavar="ARGS", help="More defines: '-DA=1 -DB=2' (repeatable).")
 @click.option("-D", "--define", "defines", multiple=True, metavar="NAME=VALUE", help="One more define (repeatable).")
@@ -65,7 +67,7 @@ def install(context: Context, **options: Any) -> None:  # noqa: ANN401 (click ha
     if options["update_only"]:
         _require_existing(installer, name)
     if options["dry_run"]:
-        show_plan(context, installer, wanted)
+        show_plan(context, installer, wanted, options["parallel"])
     elif options["pull_only"]:
         _pull(context, installer, wanted)
     else:
@@ -117,16 +119,23 @@ def _require_existing(installer: "Installer", name: str | None) -> None:
 
 def _pull(context: Context, installer: "Installer", wanted: "WantedBuild") -> None:
     source = installer.builder.sources.locate(installer.source_of(wanted))
-    document = {"version": source.version, "commit": source.commit, "build_number": source.build_number, "from": source.location}
-    context.answer(document, lambda output: output.line(f"fetched {source.version} ({source.commit[:12]}) from {source.location}"))
+    document = {
+        "version": source.version,
+        "commit": source.commit,
+        "build_number": source.build_number,
+        "from": source.location,
+    }
+    context.answer(
+        document, lambda output: output.line(f"fetched {source.version} ({source.commit[:12]}) from {source.location}")
+    )
 
 
-def show_plan(context: Context, installer: "Installer", wanted: "WantedBuild") -> None:
+def show_plan(context: Context, installer: "Installer", wanted: "WantedBuild", parallel: int | None) -> None:
     """Print the plan of `wanted` and every command that an install would run."""
     from llama_mgr.cli.plan_page import plan_document, print_plan
 
     prepared = installer.prepare(installer.with_arch(wanted))
-    document = plan_document(installer, prepared)
+    document = plan_document(installer, prepared, parallel)
     context.answer(document, lambda output: print_plan(output, document))
 
 
@@ -170,11 +179,19 @@ def answer_outcome(context: Context, outcome: "Outcome", environment: str | None
     }
 
     def show(output: Output) -> None:
-        words = {"built": "installed", "reused": "installed (an equal build existed, nothing was compiled)", "unchanged": "is already"}
+        words = {
+            "built": "installed",
+            "reused": "installed (an equal build existed, nothing was compiled)",
+            "unchanged": "is already",
+        }
         size = size_words(sum(file.size_bytes for file in build.files.values()))
-        output.line(f"{outcome.instance.name} {words[outcome.action]}: {build.plan.version}, {build.plan.recipe}, {size}, {duration_words(outcome.took_s)}")
+        output.line(
+            f"{outcome.instance.name} {words[outcome.action]}: {build.plan.version}, {build.plan.recipe}, {size}, {duration_words(outcome.took_s)}"
+        )
         if outcome.action == "built" and cached:
-            output.line(f"compiler cache: {build.cache_hits} of {cached} objects came from it ({100 * build.cache_hits // cached} %)")
+            output.line(
+                f"compiler cache: {build.cache_hits} of {cached} objects came from it ({100 * build.cache_hits // cached} %)"
+            )
         if outcome.became_default:
             output.line("it is the default instance now")
         output.line(f"next: llama-mgr exec -i {outcome.instance.name} llama-server -- --help")

@@ -95,7 +95,9 @@ class Installer:
         started = time.monotonic()
         instance = self.instances.find(name)
         if instance.linked is not None:
-            raise BadInputError("cannot update", name, f"it is linked to {instance.linked}, which llama-mgr does not build")
+            raise BadInputError(
+                "cannot update", name, f"it is linked to {instance.linked}, which llama-mgr does not build"
+            )
         wanted = instance.current.wanted
         wanted = msgspec.structs.replace(wanted, version=version or _newest_of(wanted))
         return self._installed_as(name, wanted, None, parallel, started, must_exist=True)
@@ -117,7 +119,9 @@ class Installer:
             prepared = prepared or self.prepare(wanted)
             found = self.builder.finished(prepared)
             build = found or self.builder.build(prepared, parallel)
-            unchanged = before is not None and before.generations[:1] != [] and before.current.build_id == build.build_id
+            unchanged = (
+                before is not None and before.generations[:1] != [] and before.current.build_id == build.build_id
+            )
             instance = self.instances.point(name, build, wanted)
             became_default = default_name(self._home) is None
             if became_default:
@@ -154,7 +158,12 @@ class Installer:
                 own = []  # a damaged record still can be removed; its builds are left to gc
             servers = [server for build_id in own for server in running.get(build_id, ())]
             if servers and not force:
-                raise InUseError("cannot uninstall", name, f"the server '{servers[0]}' runs it", hint="stop the server first, or use --force")
+                raise InUseError(
+                    "cannot uninstall",
+                    name,
+                    f"the server '{servers[0]}' runs it",
+                    hint="stop the server first, or use --force",
+                )
             needed = self._needed(running, without=name)
             doomed = [build_id for build_id in own if build_id not in needed and build_id in self.builder.builds.ids()]
             self.instances.require_removable(name)
@@ -175,7 +184,9 @@ class Installer:
         kept = {build_id for build_id, servers in running.items() if servers}
         for name in self.instances.names():
             if name != without:
-                kept.update(self.instances.find(name).build_ids())  # a damaged record stops gc: better than losing builds
+                kept.update(
+                    self.instances.find(name).build_ids()
+                )  # a damaged record stops gc: better than losing builds
         return kept
 
     def locked(self, name: str, purpose: str) -> AbstractContextManager[None]:

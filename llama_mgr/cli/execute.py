@@ -1,0 +1,37 @@
+"""`llama-mgr exec`: become a llama.cpp program."""
+
+from pathlib import Path
+
+import click
+
+from llama_mgr.cli.completing import complete_instances
+from llama_mgr.cli.context import Context, common_options, examples, pass_context
+
+
+@click.command(
+    "exec",
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    epilog=examples(
+        "llama-mgr exec llama-bench -- -m model.gguf",
+        "llama-mgr exec -i old llama-server -- --version",
+        "llama-mgr exec server -- -m model.gguf --port 8080   # canonical names work, too",
+    ),
+)
+@click.option("--instance", "-i", metavar="NAME", help="The instance to use.", shell_complete=complete_instances)
+@click.argument("program")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@common_options
+@pass_context
+def execute(context: Context, instance: str | None, program: str, arguments: tuple[str, ...]) -> None:
+    """Become the PROGRAM (llama-server, llama-bench, llama-cli, …) of an instance; nothing of llama-mgr stays.
+
+    ARGUMENTS after `--` are the program's. LLAMA_ARG_* variables are passed on here, because the program is the
+    user's own.
+    """
+    from llama_mgr.instances.choice import choose
+    from llama_mgr.instances.instance import Instances
+    from llama_mgr.process import replace
+
+    choice = choose(context.home, instance, context.environ, Path.cwd())
+    path = Instances(context.home).program(choice.instance, program)
+    replace([path, *arguments], environ=context.environ)

@@ -1,0 +1,3 @@
+#pragma once
+
+int ggml_cpu_has_avx(void);

@@ -1,0 +1,1 @@
+"""As old as the tree around it."""

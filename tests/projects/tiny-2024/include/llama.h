@@ -1,0 +1,3 @@
+#pragma once
+
+int llama_max_devices(void);

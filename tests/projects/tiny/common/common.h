@@ -1,0 +1,31 @@
+#pragma once
+
+extern const int LLAMA_BUILD_NUMBER;
+extern const char * const LLAMA_COMMIT;
+extern const char * const LLAMA_COMPILER;
+extern const char * const LLAMA_BUILD_TARGET;
+
+struct option_row {
+    const char * names;  // "-c, --ctx-size", the short one first
+    const char * value;  // the value's name in --help, or NULL for a switch
+    const char * help;   // lines, separated by \n
+    const char * env;    // the variable that stands in for the flag, or NULL
+};
+
+// Prints what --version prints, to stderr as the tools do.
+void print_version(void);
+
+// Prints the devices that the environment variable TINY_DEVICES names.
+void print_devices(void);
+
+// Prints rows in llama.cpp's layout: flags from column 0, help from column 40.
+void print_options(const char * title, const struct option_row * rows);
+
+// Reads argv by the rows (each array ends with a NULL name) and calls found for each flag and each variable; answers the
+// flags that end a program (--help, --version, --list-devices) and errors itself, then exits.
+typedef void (*found_flag)(const char * name, const char * value);
+void parse_options(int argc, char ** argv, const struct option_row * own_rows, found_flag found);
+
+// What llama-server and the unified binary share.
+int llama_server(int argc, char ** argv);
+int llama_quantize(int argc, char ** argv);

@@ -1,0 +1,5 @@
+"""The architectures that the llama converter takes."""
+
+from __future__ import annotations
+
+ARCHITECTURE = "llama"
