@@ -121,6 +121,7 @@ class Home:
             RefusedError: the directory belongs to another user, or others may write to it.
             StorageError: it cannot be made.
         """
+        self._refuse_to_make_in_foreign_directory()
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self.root.stat()
@@ -144,6 +145,23 @@ class Home:
             raise RefusedError(
                 "cannot use the home directory", self.root, "others may write to it", hint=f"chmod go-w {self.root}"
             )
+
+    def _refuse_to_make_in_foreign_directory(self) -> None:
+        """Keep root from leaving files of root in another user's home (`sudo` without -H)."""
+        if os.geteuid() != 0 or self.root.exists():
+            return
+        owner = _nearest_existing(self.root).stat().st_uid
+        if owner != 0:
+            raise RefusedError(
+                "cannot make the home directory",
+                self.root,
+                f"the directory above belongs to uid {owner}, and this is root",
+                hint=f"use `sudo -H`, or set {HOME_VARIABLE} to a directory of your own",
+            )
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def home_from(environ: dict[str, str]) -> Home:

@@ -50,16 +50,16 @@ def now_at() -> str:
 # -- documents ---------------------------------------------------------------------------------------------------------
 
 
-def write_document(path: Path, kind: str, body: msgspec.Struct) -> None:
+def write_document(path: Path, kind: str, body: msgspec.Struct, mode: int = 0o600) -> None:
     """Write `body` as the state document `path`, durably and at once.
 
-    On disk afterwards: the whole new document (mode 0600), or, after an error or a crash, the old one untouched.
+    On disk afterwards: the whole new document, or, after an error or a crash, the old one untouched.
 
     Raises:
         StorageError: the disk is full, read-only or failing.
     """
     document = {"schema": SCHEMA, "kind": kind, "written_by": __version__, **msgspec.to_builtins(body)}
-    write_bytes(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(), mode)
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -103,7 +103,7 @@ def read_document(path: Path, kind: str, shape: type[Body]) -> Body:
             f"it has schema {schema}, and this llama-mgr knows up to {SCHEMA}",
             hint="upgrade llama-mgr",
         )
-    if schema != SCHEMA:
+    if schema != SCHEMA or isinstance(schema, bool):
         raise CorruptStateError(
             "cannot read", path, f"its schema is {printable(schema)!r}", hint="run `llama-mgr doctor`"
         )
@@ -269,7 +269,7 @@ def lock_file(home: Home, name: str) -> Path:
 
 @contextlib.contextmanager
 def held_lock(
-    home: Home, name: str, purpose: str, reporter: Reporter, timeout_s: float | None = None
+    home: Home, name: str, purpose: str, reporter: Reporter, timeout_s: float | None = None, *, shared: bool = False
 ) -> Iterator[None]:
     """Hold the lock `name` while the body runs; while waiting, say for what and for whom.
 
@@ -281,6 +281,7 @@ def held_lock(
         purpose: what this process will do, for those who wait for it.
         reporter: hears that we wait.
         timeout_s: how long to wait for another holder; None waits without end, 0 does not wait.
+        shared: let others who also ask for a shared lock hold it at the same time.
 
     Raises:
         BusyError: another process held it longer than `timeout_s`.
@@ -288,7 +289,7 @@ def held_lock(
     path = lock_file(home, name)
     with storage_errors("cannot lock", path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = _locked_descriptor(path, name, reporter, timeout_s)
+        descriptor = _locked_descriptor(path, name, reporter, timeout_s, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         holder = json.dumps({"pid": os.getpid(), "purpose": purpose, "since": now_at()}).encode()
         with contextlib.suppress(OSError):  # the note about the holder is for messages only
@@ -299,13 +300,13 @@ def held_lock(
         os.close(descriptor)
 
 
-def _locked_descriptor(path: Path, name: str, reporter: Reporter, timeout_s: float | None) -> int:
+def _locked_descriptor(path: Path, name: str, reporter: Reporter, timeout_s: float | None, mode: int) -> int:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     told = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
             if _is_still(path, descriptor):
                 return descriptor
             os.close(descriptor)  # somebody replaced the file: a lock on the old one protects nothing

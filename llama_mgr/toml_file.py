@@ -15,7 +15,7 @@ SCHEMA = 1
 LIMIT_BYTES = 1024 * 1024
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*)`(?: - at `\$?\.?(?P<path>.*)`)?$", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$?\.?(?P<path>.*)`)?$", re.DOTALL)
 _POSITION = re.compile(r"\(at line (?P<line>\d+), column (?P<column>\d+)\)")
 
 
@@ -37,7 +37,8 @@ def parsed_toml(content: bytes, origin: object, shape: type[Shape]) -> Shape:
     try:
         raw = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadConfigError("cannot read", _place(origin, str(error)), _syntax_words(str(error), text)) from error
+        message = str(error).replace("(at end of document)", _end_words(text))
+        raise BadConfigError("cannot read", _place(origin, message), _syntax_words(message, text)) from error
     schema = raw.get("schema", SCHEMA)
     if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
         raise NewerStateError(
@@ -61,6 +62,11 @@ def _utf8(content: bytes, origin: object) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadConfigError("cannot read", origin, f"it must be UTF-8 text (byte {error.start} is not)") from error
+
+
+def _end_words(text: str) -> str:
+    last = text.splitlines()[-1:] or [""]
+    return f"(at line {max(len(text.splitlines()), 1)}, column {len(last[0]) + 1})"
 
 
 def _place(origin: object, message: str) -> str:

@@ -57,9 +57,9 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"llama_mgr.cli.{module}"), attribute)
         return command
 
-    def resolve_command(
+    def resolve_command(  # noqa: D102
         self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:  # noqa: D102
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise BadInputError(
                 "unknown command", args[0], "see `llama-mgr --help`", hint=did_you_mean(args[0], COMMANDS)

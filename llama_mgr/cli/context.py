@@ -67,7 +67,7 @@ def common_options(command: Command) -> Command:
     """Give a command `--json`, `--quiet` and `--debug`, which every command has; they are stored in the Context."""
 
     def store(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
-        def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001
+        def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
             if value:
                 setattr(ctx.ensure_object(Context), name, True)
 

@@ -54,7 +54,7 @@ def names_a_version(word: str) -> bool:
 @click.option("--dry-run", is_flag=True, help="Show the plan and every command; build nothing.")
 @common_options
 @pass_context
-def install(context: Context, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
+def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
     """Build a llama.cpp and give it the name NAME.
 
     VERSION is `latest`, `b11434`, `v0.6.0`, a branch, a commit, `pr/123` or the PATH of a local tree. An only argument
@@ -89,7 +89,7 @@ def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, Wa
     defines = parse_cmake_args(options["cmake_args"]) | dict(parse_define(text) for text in options["defines"])
     return name, WantedBuild(
         version=version or "latest",
-        repo_url=options["repo_url"] or context.settings.source.repo_url or None,
+        repo_url=options["repo_url"],
         branch=options["branch"],
         source=options["source"] or "auto",
         recipe=options["arch"] or context.settings.default_arch,

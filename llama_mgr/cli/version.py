@@ -22,6 +22,9 @@ def version(context: Context) -> None:
         "platform": f"{platform.system()} {platform.machine()}",
         "home": str(context.home.root),
     }
-    context.answer(
-        document, lambda output: [output.line(f"{name}: {value}") for name, value in document.items()] and None
-    )
+
+    def show(output: Output) -> None:
+        for name, value in document.items():
+            output.line(f"{name}: {value}")
+
+    context.answer(document, show)
