@@ -284,8 +284,9 @@ def _part_of(target: Path) -> Iterator[BinaryIO]:
                 continue  # the holder before us finished it and renamed it away
             try:
                 yield part
-            except HashMismatchError:
-                path.unlink()
+            except BaseException as error:
+                if isinstance(error, HashMismatchError) or os.fstat(descriptor).st_size == 0:
+                    path.unlink()
                 raise
             else:
                 with suppress(FileNotFoundError):

@@ -16,7 +16,7 @@ from llama_mgr.errors import BadConfigError, BadInputError, RefusedError
 from llama_mgr.names import checked_define_name
 from llama_mgr.paths import Home
 from llama_mgr.text import printable
-from llama_mgr.toml_file import read_toml
+from llama_mgr.toml_file import parsed_toml, read_toml
 
 _DEFINE = re.compile(r"-D(?P<name>[^=:\s]+)(?::(?P<type>[A-Za-z]+))?=(?P<value>.*)", re.DOTALL)
 _SYSTEM_DIRS = (
@@ -56,6 +56,7 @@ class CacheSettings(_Section, frozen=True):
     """`[build.cache]`: the compiler cache."""
 
     enabled: bool = True
+    """Whether compiled objects are kept and used again."""
     directory: str = ""
     """Where it lies; empty is `cache/ccache` in the home."""
     max_size: str = "10G"
@@ -104,7 +105,15 @@ def load_settings(home: Home, environ: Mapping[str, str], config_file: Path | No
             "cannot read", config_file, "there is no such file", hint="make one with `llama-mgr config init`"
         )
     settings = read_toml(path, Settings) if path.exists() or path.is_symlink() else Settings()
-    settings = _with_variables(settings, environ)
+    return _checked(_with_variables(settings, environ), path, home)
+
+
+def parsed_settings(content: bytes, path: Path, home: Home) -> Settings:
+    """Return the settings that a config file with this `content` has, variables aside. Raises as `load_settings`."""
+    return _checked(parsed_toml(content, path, Settings), path, home)
+
+
+def _checked(settings: Settings, path: Path, home: Home) -> Settings:
     for argument in settings.build.cmake_args:
         parse_define_argument(argument, origin=f"{path}: build.cmake-args")
     _check_models_dir(settings.models_dir, home)

@@ -32,7 +32,7 @@ from llama_mgr.errors import (
     StorageError,
 )
 from llama_mgr.paths import Home, join_below
-from llama_mgr.report import Reporter
+from llama_mgr.report import Reporter, SilentReporter
 from llama_mgr.text import printable, size_words
 
 SCHEMA = 1
@@ -374,15 +374,20 @@ def staging(home: Home, purpose: str) -> Iterator[Path]:
     """
     operation = f"{purpose}-{secrets.token_hex(6)}"
     directory = join_below(home.staging_dir, operation)
-    with storage_errors("cannot make", directory):
+    with _staging_gate(home, shared=True), storage_errors("cannot make", directory):
         directory.mkdir(mode=0o700, parents=True)
         lock = os.open(directory / ".alive", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         yield directory
     finally:
         os.close(lock)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _staging_gate(home: Home, *, shared: bool) -> contextlib.AbstractContextManager[None]:
+    """Keep `remove_staging` out between the making of a directory and the locking of its `.alive`."""
+    return held_lock(home, "staging", "begin or clean up staging", SilentReporter(), shared=shared)
 
 
 def stale_staging(home: Home) -> list[Path]:
@@ -393,10 +398,12 @@ def stale_staging(home: Home) -> list[Path]:
 
 
 def remove_staging(home: Home, directory: Path) -> None:
-    """Delete a leftover of `stale_staging`."""
+    """Delete a leftover of `stale_staging`; one whose owner turns out to live stays."""
     if directory.parent != home.staging_dir or directory.is_symlink():
         raise RefusedError("cannot delete", directory, "it is not a staging directory of ours")
-    shutil.rmtree(directory, ignore_errors=True)
+    with _staging_gate(home, shared=False):
+        if not is_locked(directory / ".alive"):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def require_ours(home: Home, directory: Path, of: str) -> None:

@@ -1,4 +1,4 @@
-"""From a finished build directory to a staged prefix: programs and libraries flat in `bin/`, the converter in `convert/`.
+"""From a build directory to a staged prefix: programs and libraries flat in `bin/`, the converter in `convert/`.
 
 Upstream's `cmake --install` is not used: it empties the rpath of every file, and wants every target to be built.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr.build.recipe import Convert
+from llama_mgr.build.recipe_file import Convert
 from llama_mgr.build.reply import Reply
 from llama_mgr.errors import IntegrityError
 from llama_mgr.paths import join_below
@@ -17,6 +17,21 @@ from llama_mgr.store import storage_errors
 
 # The Metal kernels lie beside the programs where they are not embedded.
 _LIBRARY_GLOBS = ("*.so", "*.so.*", "*.dylib", "*.metal", "*.metallib")
+# b3142 renamed the programs.
+_PROGRAM_NAMES = {
+    "server": ("llama-server", "server"),
+    "cli": ("llama-cli", "main"),
+    "quantize": ("llama-quantize", "quantize"),
+    "imatrix": ("llama-imatrix", "imatrix"),
+    "perplexity": ("llama-perplexity", "perplexity"),
+}
+CONVERTER_NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf.py")
+
+
+def built_program(prefix: Path, tool: str) -> Path | None:
+    """Return the program of `server`, `cli`, `quantize`, `imatrix` or `perplexity`, or None where it was not built."""
+    candidates = (prefix / "bin" / name for name in _PROGRAM_NAMES[tool])
+    return next((path for path in candidates if path.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ def _is_library(path: Path) -> bool:
 
 
 def _copied_libraries(artifacts: Mapping[str, list[Path]], build_dir: Path, bin_dir: Path) -> tuple[str, ...]:
-    # Asking CMake where libraries are made covers all eras: build/bin today, build/src and build/ggml/src/* before b4545.
+    # Asking CMake where libraries are made covers every era: bin today, src and ggml/src/* before b4545.
     directories = {build_dir / "bin", *(path.parent for paths in artifacts.values() for path in paths)}
     found = {path for one in directories for pattern in _LIBRARY_GLOBS for path in one.glob(pattern)}
     for path in sorted(found):

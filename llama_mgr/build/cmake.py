@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llama_mgr.build.failure import LOG_LIMIT_CHARACTERS, diagnose, relevant_lines
-from llama_mgr.build.recipe import Failure
+from llama_mgr.build.recipe_file import Failure
 from llama_mgr.build.reply import CacheEntry, Input, Reply, ask
 from llama_mgr.errors import BuildFailedError, ChildFailedError, ConfigureFailedError, UndeclaredDefineError
 from llama_mgr.process import argv_words, status_words, stream
 from llama_mgr.report import Progress, Reporter
-from llama_mgr.text import did_you_mean, nearest, printable
+from llama_mgr.text import nearest, printable
 
 # CMake's own words for a variable that came from -D and that nobody declared since.
 _UNDECLARED_HELP = "No help, variable specified on the command line."
@@ -24,6 +24,8 @@ _KNOWN_UNDECLARED = frozenset(
         "LLAMA_BUILD_COMMIT", "LLAMA_BUILD_NUMBER", "MUSA_ARCHITECTURES", "SOC_TYPE",
     }
 )  # fmt: skip
+# Renamed upstream at b2533 and b4080, to words that are not close.
+_RENAMED = {"CUBLAS": "CUDA", "HIPBLAS": "HIP"}
 _INPUT_LIMIT_CHARACTERS = 4 * 1024 * 1024
 _OUTPUT_LIMIT_LINES = 50_000
 
@@ -248,18 +250,26 @@ def _reads(name: str, text: str, *, of_project: bool) -> bool:
 
 
 def _spelling_hint(unknown: Sequence[str], declared: frozenset[str]) -> str | None:
+    close = [(name, option) for name in unknown if (option := _nearest_option(name, declared))]
+    if not close:
+        return None
     if len(unknown) == 1:
-        renamed = _renamed(unknown[0], declared)
-        return f"did you mean '{renamed}'?" if renamed else did_you_mean(unknown[0], declared)
-    pairs = [(name, _renamed(name, declared) or nearest(name, declared)) for name in unknown]
-    close = [f"'{candidate}' for '{name}'" for name, candidate in pairs if candidate]
-    return f"did you mean {', '.join(close)}?" if close else None
+        return f"did you mean '{close[0][1]}'?"
+    pairs = [f"'{option}' for '{name}'" for name, option in close]
+    return f"did you mean {', '.join(pairs)}?"
 
 
-def _renamed(name: str, declared: frozenset[str]) -> str | None:
-    # b3236 renamed the backends' options from LLAMA_ to GGML_; a new spelling may also meet an old tree.
-    for old, new in (("LLAMA_", "GGML_"), ("GGML_", "LLAMA_")):
-        candidate = new + name.removeprefix(old)
-        if name.startswith(old) and candidate in declared:
-            return candidate
-    return None
+def _nearest_option(name: str, declared: frozenset[str]) -> str | None:
+    # Compared without prefix: b3236 renamed the backends' options from LLAMA_ to GGML_, and the rest tells them apart.
+    prefix, rest = _split_option(name)
+    by_rest: dict[str, str] = {}
+    for option in sorted(declared, key=lambda one: not one.startswith(prefix)):
+        by_rest.setdefault(_split_option(option)[1], option)
+    rest = _RENAMED.get(rest, rest)
+    close = rest if rest in by_rest else nearest(rest, by_rest)
+    return by_rest[close] if close else None
+
+
+def _split_option(name: str) -> tuple[str, str]:
+    prefix = next((one for one in ("GGML_", "LLAMA_") if name.startswith(one)), "")
+    return prefix, name.removeprefix(prefix)

@@ -1,17 +1,35 @@
 """Reading the log of a configure or a build that failed: what matters in it, and what is known about it."""
 
+import json
 import re
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from llama_mgr.build.recipe import Failure
+from llama_mgr.build.recipe_file import Failure
+from llama_mgr.errors import ChildFailedError
+from llama_mgr.process import run
 from llama_mgr.text import printable
 
 LOG_LIMIT_CHARACTERS = 256 * 1024
 _LINE_LIMIT_CHARACTERS = 2000
 _GROUP_LIMIT_CHARACTERS = 120
+_SEARCH_LIMIT_S = 10.0
 _TAIL_LINES = 12
 
+_SEARCH = """
+import json, re, sys
+text, patterns = json.load(open(sys.argv[1], encoding="ascii"))
+for number, pattern in enumerate(patterns):
+    found = re.search(pattern, text, re.MULTILINE)
+    if found:
+        print(json.dumps([number, found[0], *found.groups("")]))
+        break
+"""
+
+_PLAIN_QUOTES = str.maketrans({"\N{LEFT SINGLE QUOTATION MARK}": "'", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 _GROUP = re.compile(r"\{(\d)\}")
 _STEP = re.compile(r"\[\d+/\d+\] ")
 _TROUBLE = re.compile(
@@ -30,23 +48,38 @@ class Diagnosis:
 def diagnose(log_text: str, failures: Sequence[Failure]) -> Diagnosis | None:
     """Return what the first of `failures` whose pattern occurs in the end of `log_text` says, or None.
 
-    Only the last 256 KiB are searched, with lines cut at 2,000 characters, so that a pattern cannot run away on one
-    giant compiler line. `^` and `$` match at lines. `{1}` … `{9}` in the words become what the groups matched.
+    Only the last 256 KiB are searched, with lines cut at 2,000 characters. `^` and `$` match at lines. The curly quotes
+    that gcc and clang use in a UTF-8 locale are searched as `'`. `{1}` … `{9}` in the words become what the groups
+    matched. A search that takes longer than 10 seconds finds nothing.
     """
-    lines = log_text[-LOG_LIMIT_CHARACTERS:].splitlines()
+    lines = log_text[-LOG_LIMIT_CHARACTERS:].translate(_PLAIN_QUOTES).splitlines()
     searched = "\n".join(line[:_LINE_LIMIT_CHARACTERS] for line in lines)
-    for failure in failures:
-        found = re.search(failure.match, searched, re.MULTILINE)
-        if found:
-            return Diagnosis(_filled(failure.cause, found), _filled(failure.fix, found))
-    return None
+    found = _first_match(searched, [failure.match for failure in failures])
+    if found is None:
+        return None
+    number, groups = found
+    return Diagnosis(_filled(failures[number].cause, groups), _filled(failures[number].fix, groups))
 
 
-def _filled(words: str, found: "re.Match[str]") -> str:
+def _first_match(text: str, patterns: list[str]) -> tuple[int, list[str]] | None:
+    # Python cannot stop a regular expression that has run away, so the search is a child that can be stopped.
+    with tempfile.TemporaryDirectory(prefix="llama-mgr-") as directory:
+        question = Path(directory) / "question.json"
+        question.write_text(json.dumps([text, patterns]), encoding="ascii")
+        try:
+            said = run([sys.executable, "-I", "-S", "-c", _SEARCH, question], environ={}, timeout_s=_SEARCH_LIMIT_S)
+        except ChildFailedError:
+            return None
+    if not said.stdout:
+        return None
+    number, *groups = json.loads(said.stdout)
+    return number, groups
+
+
+def _filled(words: str, groups: Sequence[str]) -> str:
     def group(reference: "re.Match[str]") -> str:
         number = int(reference[1])
-        known = number <= (found.re.groups or 0)
-        return printable(found[number] or "", _GROUP_LIMIT_CHARACTERS) if known else reference[0]
+        return printable(groups[number], _GROUP_LIMIT_CHARACTERS) if number < len(groups) else reference[0]
 
     return _GROUP.sub(group, words)
 

@@ -31,7 +31,7 @@ from llama_mgr.report import Progress
 from llama_mgr.text import printable, printable_lines
 
 if TYPE_CHECKING:
-    import subprocess
+    import subprocess  # noqa: TID251 (the type of a running child; nothing is started with it)
 
 Word = str | Path
 QUIET_LIMIT_S = 90.0
@@ -50,8 +50,8 @@ _CONFIG = (
     "filter.lfs.required=false",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
-    "gc.autoDetach=false",  # a collection in the background would outlive our lock
-    "maintenance.autoDetach=false",
+    "gc.auto=0",  # a collection in the background would outlive our lock; mirror.py tidies up under it
+    "maintenance.auto=false",
     "http.lowSpeedLimit=1000",
     "http.lowSpeedTime=30",
     "advice.detachedHead=false",
@@ -77,6 +77,7 @@ _NEVER_INHERITED = frozenset(
         "GIT_TEMPLATE_DIR", "GIT_TRACE", "GIT_WORK_TREE",
     }
 )  # fmt: skip
+_REPEATED_URL = re.compile(r"^unable to access '[^']*': ")
 _PROGRESS = re.compile(
     r"(?:remote: )?(?P<phase>[A-Z][A-Za-z ]+):\s+(?:\d+% \((?P<done>\d+)/(?P<total>\d+)\)|(?P<count>\d+))"
 )
@@ -119,7 +120,14 @@ class GitProgram:
         return answer
 
     def talk(
-        self, words: Sequence[Word], *, cwd: Path, remote: str, progress: Progress, stdin: bytes = b"", http: bool = False
+        self,
+        words: Sequence[Word],
+        *,
+        cwd: Path,
+        remote: str,
+        progress: Progress,
+        stdin: bytes = b"",
+        http: bool = False,
     ) -> GitAnswer:
         """Run a command that talks to the remote, moving the bar by what git reports; `remote` is only for messages.
 
@@ -146,8 +154,10 @@ class GitProgram:
             collected = _collected(child, on_line, quiet_limit_s)
             if collected is None:
                 why = f"it said nothing for {quiet_limit_s:.0f} s"
-                raise RemoteError("cannot fetch:", words[0], why) if protocols else ChildFailedError(
-                    "cannot run git", words[0], why
+                raise (
+                    RemoteError("cannot fetch:", words[0], why)
+                    if protocols
+                    else ChildFailedError("cannot run git", words[0], why)
                 )
             stdout, stderr = collected
             return GitAnswer(child.wait(), stdout, stderr.decode("utf-8", "replace"))
@@ -230,7 +240,8 @@ _FAILURES: tuple[tuple[re.Pattern[str], type[LlamaMgrError], str, str | None], .
         re.compile(
             r"Could not resolve|unable to access|Connection (refused|reset|timed out)|Failed to connect|timed? ?out"
             r"|Could not read from remote repository|early EOF|RPC failed|unexpected disconnect|hung up|too slow"
-            r"|unable to look up|Network is unreachable|No route to host|could not fetch|promisor remote", re.IGNORECASE,
+            r"|unable to look up|Network is unreachable|No route to host|could not fetch|promisor remote",
+            re.IGNORECASE,
         ),
         RemoteError, "", "try again when the network is back",
     ),
@@ -239,7 +250,8 @@ _FAILURES: tuple[tuple[re.Pattern[str], type[LlamaMgrError], str, str | None], .
 
 def _first_complaint(lines: list[str]) -> str:
     complaints = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return complaints[0].partition(": ")[2] if complaints else (lines[-1] if lines else "")
+    first = complaints[0].partition(": ")[2] if complaints else (lines[-1] if lines else "")
+    return _REPEATED_URL.sub("", first)
 
 
 def _config_words() -> list[str]:

@@ -19,6 +19,8 @@ from llama_mgr.report import Reporter
 
 _BRANCHES_AND_TAGS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _HEX_DIGITS = 40
+_PACKS_LIMIT = 50  # every fetch adds one; git's own limit for a collection is the same
+_TIDY_LIMIT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Mirror:
         self._reporter = reporter
         self.directory = join_below(home.source_dir, f"{repository.name}.git")
         self._lock_name = f"source-{repository.name}"
+        self.is_fresh = False
+        """Whether this object has seen all branches and tags that the remote has."""
 
     @property
     def remote(self) -> str:
@@ -58,13 +62,16 @@ class Mirror:
         On disk afterwards: a whole mirror, or, after an error or a kill, the one from before.
 
         Raises:
-            RemoteError, RemoteDeniedError, NotFoundError, RefusedError, MissingToolsError, NoSpaceError: see `GitProgram.talk`.
+            RemoteError, RemoteDeniedError, NotFoundError, RefusedError, MissingToolsError, NoSpaceError: as
+                `GitProgram.talk`.
         """
         with self._held("fetch"):
             if self.exists():
                 self._fetch(f"fetch {self.remote}", "--prune", refspecs=_BRANCHES_AND_TAGS)
+                self._tidy()
             else:
                 self._clone()
+        self.is_fresh = True
 
     def fetch_ref(self, ref: str) -> bool:
         """Fetch the one full ref (`refs/pull/123/head`) or 40-digit commit `ref`; return False when there is none.
@@ -77,13 +84,17 @@ class Mirror:
             with self._held("fetch"):
                 self._fetch(f"fetch {ref} of {self.remote}", refspecs=(ref if is_commit else f"+{ref}:{ref}",))
         except LlamaMgrError as error:
-            if any(words in line for line in error.tail for words in ("find remote ref", "not our ref", "no such remote ref")):
+            if any(
+                words in line
+                for line in error.tail
+                for words in ("find remote ref", "not our ref", "no such remote ref")
+            ):
                 return False
             raise
         return True
 
     def complete(self, commit: str) -> None:
-        """Fetch the files of `commit` that the mirror lacks, in one go; afterwards it can be read and checked out offline.
+        """Fetch the files of `commit` that the mirror lacks, in one go; from then on it needs no network.
 
         Raises:
             RemoteError, RemoteDeniedError, RefusedError, MissingToolsError, NoSpaceError: see `GitProgram.talk`.
@@ -106,10 +117,23 @@ class Mirror:
             store.discard(self._home, self.directory, of=self._lock_name)
         with store.staging(self._home, "mirror") as staged:
             made = staged / self.directory.name
-            words: list[Word] = ["clone", "--bare", "--filter=blob:none", "--progress", "--", self._repository.url, made]
+            words: list[Word] = [
+                "clone",
+                "--bare",
+                "--filter=blob:none",
+                "--progress",
+                "--",
+                self._repository.url,
+                made,
+            ]
             self._talk(f"clone {self.remote}", words, cwd=staged)
             store.mark(made, of=self._lock_name)
             store.publish(made, self.directory)
+
+    def _tidy(self) -> None:
+        if len(list(self.directory.glob("objects/pack/*.pack"))) > _PACKS_LIMIT:
+            words = [f"--git-dir={self.directory}", "gc", "--quiet"]
+            self._git.run(words, cwd=self.directory, check=False, timeout_s=_TIDY_LIMIT_S)
 
     def _fetch(self, title: str, *options: str, refspecs: tuple[str, ...]) -> None:
         words = ["fetch", "--no-tags", "--filter=blob:none", "--progress", *options, "--", "origin", *refspecs]
@@ -131,7 +155,13 @@ class Mirror:
 
     def _clear_leftovers(self) -> None:
         # Only the holder of our lock writes here, so a lock file or half a pack was left by a killed git.
-        for pattern in ("*.lock", "refs/**/*.lock", "objects/info/**/*.lock", "objects/pack/tmp_*", "objects/*/tmp_obj_*"):
+        for pattern in (
+            "*.lock",
+            "refs/**/*.lock",
+            "objects/info/**/*.lock",
+            "objects/pack/tmp_*",
+            "objects/*/tmp_obj_*",
+        ):
             for leftover in self.directory.glob(pattern):
                 with contextlib.suppress(OSError):
                     leftover.unlink()
@@ -140,7 +170,10 @@ class Mirror:
 
     def tags(self) -> list[Tag]:
         """Return all tags that point at commits."""
-        words = ("for-each-ref", "--format=%(refname:lstrip=2) %(objecttype) %(objectname) %(*objecttype) %(*objectname)")
+        words = (
+            "for-each-ref",
+            "--format=%(refname:lstrip=2) %(objecttype) %(objectname) %(*objecttype) %(*objectname)",
+        )
         found = []
         for line in self._answer(*words, "refs/tags/").splitlines():
             name, kind, object_name, *peeled = line.split(" ")
@@ -160,16 +193,14 @@ class Mirror:
         return name if self.commit_of(f"refs/heads/{name}") else None
 
     def commit_of(self, ref: str) -> str | None:
-        """Return the commit that a full ref (`refs/tags/b11434`) or a commit id leads to; None when there is none here.
+        """Return the commit that a full ref (`refs/tags/b11434`) or a commit id leads to, None when there is none.
 
         Never hand a bare tag name to this: `b4740` is also the form of an abbreviated object id.
         """
         if not self.exists():
             return None
-        found = self._git.run(
-            [f"--git-dir={self.directory}", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"],
-            cwd=self.directory, check=False,
-        )  # fmt: skip
+        words = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"]
+        found = self._git.run([f"--git-dir={self.directory}", *words], cwd=self.directory, check=False)
         return found.text if found.status == 0 and len(found.text) == _HEX_DIGITS else None
 
     def build_number(self, commit: str) -> int:
@@ -221,7 +252,15 @@ class Mirror:
     def remove_work_tree(self, target: Path) -> None:
         """Remove what `add_work_tree` made at `target`, and git's notes about it."""
         with self._held("release a commit of"):
-            words: list[Word] = [f"--git-dir={self.directory}", "worktree", "remove", "--force", "--force", "--", target]
+            words: list[Word] = [
+                f"--git-dir={self.directory}",
+                "worktree",
+                "remove",
+                "--force",
+                "--force",
+                "--",
+                target,
+            ]
             self._git.run(words, cwd=self.directory, check=False)
             self._answer("worktree", "prune", "--expire=now")
 

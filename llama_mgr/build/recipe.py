@@ -1,222 +1,227 @@
-"""Recipes: how to build for one kind of hardware, as data (`recipes/*.toml`).
+"""Recipes by name: those that ship with llama-mgr, the user's own, and what they inherit.
 
-This file holds the shapes that a recipe file has, and `Recipes`, which finds and inherits them. `resolve.py` turns a
-recipe into the defines for one tree; `toolchain.py` finds the tools that it asks for. `recipes/recipe.schema.json` is
-generated from the shapes.
+A recipe file is data, with the shapes of `recipe_file.py`. The user's lie in `recipes/` of the home; one with the name
+of a shipped recipe takes its place, and may build on it as `builtin:<name>`.
 """
 
-from typing import Annotated
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
-Words = str | list[str]
-Value = bool | int | str | list[str]
-Name = Annotated[str, msgspec.Meta(pattern=r"^(builtin:)?[a-z0-9][a-z0-9._-]{0,63}$")]
+from llama_mgr.build.recipe_file import (
+    ArtifactCheck,
+    Convert,
+    DeviceCheck,
+    Fact,
+    Failure,
+    Fallback,
+    Gpu,
+    LogCheck,
+    Need,
+    Probe,
+    Recipe,
+    RequiredFile,
+    Rule,
+    Tool,
+    Value,
+    Verify,
+    When,
+    Words,
+)
+from llama_mgr.build.version_range import comparisons
+from llama_mgr.errors import BadConfigError, BadInputError, LlamaMgrError, UnknownRecipeError
+from llama_mgr.names import checked_name, is_name
+from llama_mgr.paths import Home, shipped_dir
+from llama_mgr.text import did_you_mean, printable
+from llama_mgr.toml_file import read_toml
+
+__all__ = [
+    "BASE",
+    "ArtifactCheck",
+    "Convert",
+    "DeviceCheck",
+    "Fact",
+    "Failure",
+    "Fallback",
+    "Gpu",
+    "LogCheck",
+    "Need",
+    "Probe",
+    "Recipe",
+    "Recipes",
+    "RequiredFile",
+    "Rule",
+    "Tool",
+    "Value",
+    "Verify",
+    "When",
+    "Words",
+    "schema",
+]
+
+BASE = "base"
+"""The recipe that comes before every other."""
+_BUILTIN = "builtin:"
+_PATTERN_FIELDS = frozenset({"match", "pattern", "version_pattern", "must", "must_not"})
+_DEFINE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class _Part(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, frozen=True):
-    """Base of all shapes in recipe files: kebab-case keys, unknown keys refused."""
+class Recipes:
+    """The recipes that a home can use."""
+
+    def __init__(self, home: Home, shipped: Path | None = None) -> None:
+        """Use the recipes of `home` and those in `shipped` (default: those that came with llama-mgr)."""
+        self._user_dir = home.recipes_dir
+        self._shipped_dir = shipped or shipped_dir("recipes")
+
+    def names(self) -> list[str]:
+        """Return the recipes that can be built alone, sorted; a file that cannot be read is among them."""
+        return [name for name, recipe in self._listed() if recipe is None or not (recipe.hidden or recipe.part)]
+
+    def part_names(self) -> list[str]:
+        """Return the recipes that only combine with another one, sorted."""
+        return [name for name, recipe in self._listed() if recipe is not None and recipe.part and not recipe.hidden]
+
+    def find(self, name: str) -> Recipe:
+        """Return the recipe `name` as its file says it, without what it inherits.
+
+        Raises:
+            UnknownRecipeError: there is none.
+            BadConfigError: its file does not parse or validate.
+            NewerStateError: its schema is newer than this llama-mgr knows.
+            BadNameError: `name` cannot be the name of a recipe.
+        """
+        place = self._place(name)
+        recipe = read_toml(place, Recipe)
+        _check(recipe, place)
+        return recipe
+
+    def origin(self, name: str) -> Literal["builtin"] | Path:
+        """Return `builtin`, or the user's file that `name` comes from. Raises as `find` does for unknown names."""
+        place = self._place(name)
+        return "builtin" if place.parent == self._shipped_dir else place
+
+    def chain(self, name: str, parts: list[str] | tuple[str, ...] = ()) -> list[Recipe]:
+        """Return all recipes that a build with `name` and `parts` consists of, in the order of their rules.
+
+        First the base, then what `name` inherits, `name`, and each part with what it inherits. Parts have `part` set,
+        whatever their file says, and what stands behind another recipe has `hidden` set.
+
+        Raises:
+            UnknownRecipeError, BadConfigError, NewerStateError, BadNameError: as `find`; also for inherited ones, and
+                when recipes inherit each other in a circle.
+            BadInputError: `name` cannot be built alone, or a part cannot be a part.
+        """
+        chain: list[Recipe] = []
+        seen: set[Path] = set()
+        self._add_line(chain, seen, BASE, is_part=False)
+        self._require_buildable(name)
+        self._add_line(chain, seen, name, is_part=False)
+        for part in parts:
+            if self.find(part).hidden:
+                raise BadInputError("cannot use the part", part, "it is what all recipes build on")
+            self._add_line(chain, seen, part, is_part=True)
+        return chain
+
+    def _require_buildable(self, name: str) -> None:
+        recipe = self.find(name)
+        if recipe.hidden:
+            raise BadInputError(
+                "cannot build with the recipe", name, "other recipes build on it", hint="see `llama-mgr recipe list`"
+            )
+        if recipe.part:
+            raise BadInputError(
+                "cannot build with the recipe", name, "it is a part, which combines with another recipe",
+                hint=f"use for example --arch cpu --with {name}",
+            )  # fmt: skip
+
+    def _add_line(self, chain: list[Recipe], seen: set[Path], name: str, *, is_part: bool) -> None:
+        line = self._line(name)
+        for place, recipe in line:
+            if place not in seen:
+                seen.add(place)
+                is_behind = recipe is not line[-1][1] or name == BASE
+                chain.append(msgspec.structs.replace(recipe, part=is_part, hidden=is_behind))
+
+    def _line(self, name: str) -> list[tuple[Path, Recipe]]:
+        line: list[tuple[Path, Recipe]] = []
+        following: str | None = name
+        while following is not None:
+            place = self._place(following)
+            if any(place == other for other, _ in line):
+                raise _circle(line, following)
+            recipe = self.find(following)
+            line.append((place, recipe))
+            following = recipe.inherits
+        return line[::-1]
+
+    def _place(self, name: str) -> Path:
+        bare = name.removeprefix(_BUILTIN)
+        checked_name(bare, "recipe")
+        own, shipped = self._user_dir / f"{bare}.toml", self._shipped_dir / f"{bare}.toml"
+        if name == bare and own.is_file():
+            return own
+        if shipped.is_file():
+            return shipped
+        known = [*self.names(), *self.part_names()]
+        raise UnknownRecipeError(
+            "no recipe has the name", name, hint=did_you_mean(bare, known) or "see `llama-mgr recipe list`"
+        )
+
+    def _listed(self) -> Iterator[tuple[str, Recipe | None]]:
+        places = [*self._shipped_dir.glob("*.toml"), *self._user_dir.glob("*.toml")]
+        for name in sorted({place.stem for place in places if is_name(place.stem)}):
+            try:
+                yield name, self.find(name)
+            except LlamaMgrError:
+                yield name, None
 
 
-class When(_Part, frozen=True, kw_only=True):
-    """The condition of a rule. All given keys must hold; a list inside a key means "any of"."""
-
-    option: Words = msgspec.field(default_factory=list)
-    """The tree declares this CMake option: `option(NAME …)` or `set(NAME … CACHE …)`."""
-    no_option: Words = msgspec.field(default_factory=list)
-    """The tree declares none of these options."""
-    file: Words = msgspec.field(default_factory=list)
-    """The tree has this file or directory."""
-    no_file: Words = msgspec.field(default_factory=list)
-    """The tree has none of these."""
-    text: Words = msgspec.field(default_factory=list)
-    """`path::literal`: the text occurs in that file of the tree."""
-    no_text: Words = msgspec.field(default_factory=list)
-    """The text does not occur, or the file does not exist."""
-    os: Words = msgspec.field(default_factory=list)
-    """`linux`, `darwin`, …: `platform.system()` in lower case."""
-    machine: Words = msgspec.field(default_factory=list)
-    """`x86_64`, `aarch64`, `arm64`, …: `platform.machine()`."""
-    fact: dict[str, str] = msgspec.field(default_factory=dict)
-    """Fact name to condition: `present`, `absent`, `=text`, or a version range such as `>=11.8,<12.8`."""
-    setting: dict[str, bool | str | list[str]] = msgspec.field(default_factory=dict)
-    """Setting of this recipe to the value (or one of the values) it must have."""
-    build: str = ""
-    """Range of upstream build numbers, such as `>=4167`; only for facts that the tree does not tell. 0 never matches."""
+def _circle(line: list[tuple[Path, Recipe]], following: str) -> BadConfigError:
+    place, recipe = line[-1]
+    names = " → ".join([*(one.name for _, one in line), following.removeprefix(_BUILTIN)])
+    hint = f'write inherits = "builtin:{recipe.name}"' if recipe.name == following else None
+    return BadConfigError("cannot read", place, f"recipes inherit each other in a circle: {names}", hint=hint)
 
 
-class Rule(_Part, frozen=True, kw_only=True):
-    """Defines and environment that hold when the condition does. Rules run in order; later ones override."""
-
-    when: When = msgspec.field(default_factory=When)
-    cmake: dict[str, Value] = msgspec.field(default_factory=dict)
-    """Cache variable to value. true/false become ON/OFF, lists are joined by `;`, `{fact}` is replaced, and
-    `{fact:-suffix}` appends the suffix to each element of a `;` list. A value with a fact that is absent drops the
-    define."""
-    env: dict[str, str] = msgspec.field(default_factory=dict)
-    """Environment of configure and build, with the same replacement."""
-    drop: list[str] = msgspec.field(default_factory=list)
-    """Defines set by earlier rules that must not be passed."""
-    patch_build_info: list[str] = msgspec.field(default_factory=list)
-    """Files of old trees that are rewritten in the checkout so that the build knows its number (first that exists)."""
-
-
-class Fact(_Part, frozen=True, kw_only=True):
-    """Something learned from a tool that was found. Exactly one of `parent`, `command`, `file` is given."""
-
-    name: str
-    parent: int = 0
-    """The directory that many levels above the resolved program."""
-    command: list[str] = msgspec.field(default_factory=list)
-    """A command whose output is matched; `{path}` is the program."""
-    file: str = ""
-    """A file whose text is matched; may hold `{fact}`s and globs."""
-    pattern: str = r"^\s*(\S.*?)\s*$"
-    """The first match's group 1 is the fact."""
+def _check(recipe: Recipe, place: Path) -> None:
+    """Refuse what the shapes cannot: a name that is not the file's, a regular expression or range that is none."""
+    if recipe.name != place.stem:
+        raise BadConfigError("cannot read", place, f"its name must be '{place.stem}', like the file's")
+    for field, value in _leaves(recipe):
+        try:
+            if field in _PATTERN_FIELDS:
+                re.compile(value)
+            elif field == "build" and value:
+                comparisons(value)
+        except (re.error, ValueError) as error:
+            raise BadConfigError(
+                "cannot read", place, f"{field}: {printable(error)} in '{printable(value)}'"
+            ) from error
+    for rule in recipe.rules:
+        for define in (*rule.cmake, *rule.append, *rule.drop):
+            if not _DEFINE_NAME.fullmatch(define):
+                raise BadConfigError("cannot read", place, f"'{printable(define)}' cannot be the name of a define")
 
 
-class Tool(_Part, frozen=True, kw_only=True):
-    """A program that the build needs."""
-
-    name: str
-    """Short name; the facts `tool.<name>` (path) and `tool.<name>.version` come from it."""
-    find: list[str]
-    """Places in order: `bundled:cmake` (beside our interpreter), `env:CUDACXX`, `env:CUDA_HOME/bin/nvcc`, `path:nvcc`,
-    `glob:/usr/local/cuda-*/bin/nvcc` (newest version first)."""
-    when: When = msgspec.field(default_factory=When)
-    optional: bool = False
-    version_command: list[str] = msgspec.field(default_factory=lambda: ["{path}", "--version"])
-    version_pattern: str = r"(\d+\.\d+(?:\.\d+)?)"
-    at_least: str = ""
-    facts: list[Fact] = msgspec.field(default_factory=list)
-    hint: str = ""
-    """What to do without it, in words."""
-    packages: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    """Package manager (`apt`, `dnf`, `pacman`, `brew`, `zypper`) to package names, for the install line."""
+def _leaves(value: Any, field: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 (any part of a recipe)
+    if isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _leaves(getattr(value, name), name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _leaves(one, field)
+    elif isinstance(value, str):
+        yield field, value
 
 
-class RequiredFile(_Part, frozen=True, kw_only=True):
-    """Development files that the build needs: found when any of the given forms is found."""
-
-    name: str
-    """What it is, for people: `cuBLAS development files`."""
-    header: Words = msgspec.field(default_factory=list)
-    """Relative to the include directories of the system and of the roots."""
-    library: Words = msgspec.field(default_factory=list)
-    """`libcublas.so`, relative to the library directories of the system and of the roots (globs allowed)."""
-    cmake_package: Words = msgspec.field(default_factory=list)
-    """A CMake package: `<name>Config.cmake` or `<name>-config.cmake` below the usual prefixes and the roots."""
-    roots: list[str] = msgspec.field(default_factory=list)
-    """More prefixes, with `{fact}`s: `{cuda.root}`."""
-    when: When = msgspec.field(default_factory=When)
-    optional: bool = False
-    fact: str = ""
-    """Fact that becomes the found path (absent otherwise): `lib.openssl`."""
-    version_pattern: str = ""
-    """Matched in the found header; group 1 is the version."""
-    at_least: str = ""
-    hint: str = ""
-    packages: dict[str, list[str]] = msgspec.field(default_factory=dict)
-
-
-class Probe(_Part, frozen=True, kw_only=True):
-    """One way to list the architectures of the GPUs present."""
-
-    command: list[str]
-    pattern: str
-    """Every match counts; group 1 (or all groups joined) is one architecture."""
-    drop: list[str] = msgspec.field(default_factory=list)
-
-
-class Fallback(_Part, frozen=True, kw_only=True):
-    """The architectures to build for when no GPU is present; the first whose condition holds."""
-
-    value: str
-    when: When = msgspec.field(default_factory=When)
-
-
-class Gpu(_Part, frozen=True, kw_only=True):
-    """How to learn the architectures of the GPUs here; gives the facts `gpu.archs` (`;` list) and `gpu.present`."""
-
-    detect: list[Probe] = msgspec.field(default_factory=list)
-    fallback: list[Fallback] = msgspec.field(default_factory=list)
-
-
-class LogCheck(_Part, frozen=True, kw_only=True):
-    """What configure must (not) have said."""
-
-    must: str = ""
-    must_not: str = ""
-    when: When = msgspec.field(default_factory=When)
-
-
-class ArtifactCheck(_Part, frozen=True, kw_only=True):
-    """A file that the finished build must have, as a glob below its prefix."""
-
-    glob: str
-    when: When = msgspec.field(default_factory=When)
-
-
-class DeviceCheck(_Part, frozen=True, kw_only=True):
-    """What `llama-server --list-devices` must print, as a regular expression, when `gpu.present`."""
-
-    pattern: str
-    when: When = msgspec.field(default_factory=When)
-
-
-class Verify(_Part, frozen=True, kw_only=True):
-    """How a build proves that it is what was asked for."""
-
-    configure_log: list[LogCheck] = msgspec.field(default_factory=list)
-    artifacts: list[ArtifactCheck] = msgspec.field(default_factory=list)
-    devices: list[DeviceCheck] = msgspec.field(default_factory=list)
-
-
-class Failure(_Part, frozen=True, kw_only=True):
-    """A known signature in build logs, with its cause and the command or change that mends it."""
-
-    match: str
-    """Regular expression, searched in the last part of the log; its groups are `{1}`, `{2}`, … in the words."""
-    cause: str
-    fix: str
-
-
-class Convert(_Part, frozen=True, kw_only=True):
-    """Where the tree keeps its Hugging Face converter; candidates, newest spelling first."""
-
-    scripts: list[str] = msgspec.field(default_factory=list)
-    requirements: list[str] = msgspec.field(default_factory=list)
-    keep: list[str] = msgspec.field(default_factory=list)
-    """Files and directories that must stay beside the script."""
-
-
-class Recipe(_Part, frozen=True, kw_only=True):
-    """One recipe file."""
-
-    schema: int = 1
-    name: Name
-    title: str
-    inherits: Name | None = None
-    """Another recipe, whose lists come before ours; `builtin:cuda` names the shipped one even when a user's shadows it."""
-    hidden: bool = False
-    part: bool = False
-    """It combines with another recipe (`--with rpc`) and cannot be built alone."""
-    device_prefix: str = ""
-    """How the backend's devices are called by `--list-devices`: `CUDA`."""
-    launch_environ: list[str] = msgspec.field(default_factory=list)
-    """Environment variables that a launcher may set for this backend."""
-    settings: dict[str, bool | str] = msgspec.field(default_factory=dict)
-    """Knobs that rules test; an inheriting recipe overrides them."""
-    job_memory_mib: int = 0
-    """Memory that one compile job may need; with it `--parallel` is chosen from free memory. 0 = inherited."""
-    disk_mib: int = 0
-    """Free disk that a build needs. 0 = inherited."""
-    rules: list[Rule] = msgspec.field(default_factory=list, name="rule")
-    tools: list[Tool] = msgspec.field(default_factory=list, name="tool")
-    files: list[RequiredFile] = msgspec.field(default_factory=list, name="file")
-    gpu: Gpu = msgspec.field(default_factory=Gpu)
-    targets: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    """Canonical tool name to candidate CMake targets, newest first; the first that exists is built."""
-    convert: Convert = msgspec.field(default_factory=Convert)
-    verify: Verify = msgspec.field(default_factory=Verify)
-    failures: list[Failure] = msgspec.field(default_factory=list, name="failure")
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of recipe files; `recipes/recipe.schema.json` holds it."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "llama-mgr recipe",
+        **msgspec.json.schema(Recipe),
+    }

@@ -1,5 +1,6 @@
 """Finished builds: the record that each carries, and the collection of all of them on disk."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,19 @@ class Builds:
     def size_bytes(self, record: BuildRecord) -> int:
         """Return the disk space of the build's files."""
         return sum(file.size_bytes for file in record.files.values())
+
+    def condemn(self, build_id: str) -> None:
+        """Take the record from a damaged build, so that no plan uses it again; its files stay until it is discarded.
+
+        On disk afterwards: `build.json.damaged` instead of `build.json`. A build without a record stays as it is.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        directory = self.directory(build_id)
+        with store.storage_errors("cannot set aside", directory), contextlib.suppress(FileNotFoundError):
+            (directory / RECORD_NAME).rename(directory / f"{RECORD_NAME}.damaged")
+            store.sync_dir(directory)
 
     def discard(self, build_id: str) -> None:
         """Delete a build; nothing may point at it any more.

@@ -69,7 +69,6 @@ class StagedBuild:
             try:
                 with store.storage_errors("cannot build in", staged), log_file.open("wb") as log:
                     prefix.mkdir()
-                    self._reporter.step(f"check out {self._plan.version}")
                     self._sources.check_out(self._source, source_dir)
                     record = self._made_in(staged, log)
                 store.mark(prefix, of=record.build_id)
@@ -104,10 +103,12 @@ class StagedBuild:
         cmake.build(sorted(set(targets.values())), self._jobs)
         collected = self._collected(build_dir, source_dir, prefix, targets)
         self._reporter.step("verify")
-        prove(
+        unchecked = prove(
             prefix, self._resolved, self._source.build_number, said, self._environ,
             gpu_present="gpu.present" in self._toolchain.facts,
         )  # fmt: skip
+        for remark in unchecked:
+            self._reporter.warn(remark)
         counts = cache.counts()
         return BuildRecord(
             build_id=self._plan.build_id,
@@ -122,7 +123,7 @@ class StagedBuild:
             programs=collected.programs,
             converter=collected.converter,
             converter_requirements=collected.requirements,
-            capabilities=read_capabilities(prefix, source_dir, self._environ),
+            capabilities=read_capabilities(prefix, source_dir, self._environ, said),
             files={},
         )
 

@@ -34,4 +34,5 @@ def execute(context: Context, instance: str | None, program: str, arguments: tup
 
     choice = choose(context.home, instance, context.environ, Path.cwd())
     path = Instances(context.home).program(choice.instance, program)
-    replace([path, *arguments], environ=context.environ)
+    own = arguments[1:] if arguments[:1] == ("--",) else arguments
+    replace([path, *own], environ=context.environ)

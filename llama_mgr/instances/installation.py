@@ -14,16 +14,16 @@ from llama_mgr.build.builder import Builder, Prepared, Request
 from llama_mgr.build.host import detect_host
 from llama_mgr.build.record import BuildRecord
 from llama_mgr.build.source import Wanted
-from llama_mgr.errors import BadInputError, CorruptStateError, InUseError, NotFoundError, UnknownInstanceError
+from llama_mgr.errors import BadInputError, BusyError, CorruptStateError, InUseError, UnknownInstanceError
 from llama_mgr.instances.choice import default_name, forget_default, set_default
-from llama_mgr.instances.instance import Instance, Instances, WantedBuild
+from llama_mgr.instances.instance import LOCK_TIMEOUT_S, Instance, Instances, WantedBuild
+from llama_mgr.instances.pin import Pin
 from llama_mgr.names import checked_name
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
 from llama_mgr.settings import Settings
 
 AUTO_ARCH = "auto"
-LOCK_TIMEOUT_S = 24 * 3600.0  # a waiting install waits for a whole build
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ class Installer:
         """Return the part of `wanted` that says which source."""
         return _request_of(wanted).wanted
 
-    def prepare(self, wanted: WantedBuild) -> Prepared:
-        """Find the source and resolve the recipe of `wanted`; nothing is built. Raises as `Builder.prepare`."""
-        return self.builder.prepare(_request_of(wanted))
+    def prepare(self, wanted: WantedBuild, pin: Pin | None = None) -> Prepared:
+        """Find the source (exactly at `pin`) and resolve the recipe; nothing is built. Raises as `Builder.prepare`."""
+        if pin is None:
+            return self.builder.prepare(_request_of(wanted))
+        return pin.checked(self.builder.prepare(_request_of(pin.applied_to(wanted))))
 
     def with_arch(self, wanted: WantedBuild) -> WantedBuild:
         """Return `wanted` with `auto` replaced by the recipe that suits this machine, saying why."""
@@ -65,13 +67,16 @@ class Installer:
         self._reporter.note(f"--arch auto chose '{choice.recipe}': {choice.why}")
         return msgspec.structs.replace(wanted, recipe=choice.recipe)
 
-    def install(self, name: str | None, wanted: WantedBuild, parallel: int | None = None) -> Outcome:
-        """Make the instance `name` (None derives `b11434-cpu`) be a build of `wanted`.
+    def install(
+        self, name: str | None, wanted: WantedBuild, parallel: int | None = None, pin: Pin | None = None
+    ) -> Outcome:
+        """Make the instance `name` (None derives `b11434-cpu`) be a build of `wanted`, exactly at `pin` if given.
 
         An instance that was something else keeps that as an earlier generation. Nothing changes on failure.
 
         Raises:
             BadNameError, NameTakenError: the name cannot be used.
+            IntegrityError: the pinned version is another commit now.
             LlamaMgrError: whatever `Builder.prepare` and `Builder.build` raise.
         """
         started = time.monotonic()
@@ -79,9 +84,9 @@ class Installer:
             checked_name(name, taken=self.instances.names())
         wanted = self.with_arch(wanted)
         if name is None:
-            prepared = self.prepare(wanted)
+            prepared = self.prepare(wanted, pin)
             return self._installed_as(checked_name(prepared.plan.flavour), wanted, prepared, parallel, started)
-        return self._installed_as(name, wanted, None, parallel, started)
+        return self._installed_as(name, wanted, None, parallel, started, pin=pin)
 
     def update(self, name: str, version: str | None = None, parallel: int | None = None) -> Outcome:
         """Make `name` the newest version (or `version`) of what it is, with the same recipe and options.
@@ -111,18 +116,18 @@ class Installer:
         started: float,
         *,
         must_exist: bool = False,
+        pin: Pin | None = None,
     ) -> Outcome:
         with self.locked(name, f"install {name} ({wanted.version}, {wanted.recipe})"):
             before = self._existing(name)
             if must_exist and before is None:
                 raise UnknownInstanceError("no instance has the name", name)
-            prepared = prepared or self.prepare(wanted)
-            found = self.builder.finished(prepared)
-            build = found or self.builder.build(prepared, parallel)
-            unchanged = (
-                before is not None and before.generations[:1] != [] and before.current.build_id == build.build_id
-            )
-            instance = self.instances.point(name, build, wanted)
+            prepared = prepared or self.prepare(wanted, pin)
+            with self._claimed(prepared.plan.build_id, f"install {name}"):
+                found = self.builder.finished(prepared)
+                build = found or self.builder.build(prepared, parallel)
+                unchanged = before is not None and before.build_ids()[:1] == [build.build_id]
+                instance = self.instances.point(name, build, wanted)
             became_default = default_name(self._home) is None
             if became_default:
                 set_default(self._home, name)
@@ -171,14 +176,40 @@ class Installer:
                 self.builder.builds.require_ours(build_id)
             self.instances.remove(name)
             forget_default(self._home, name)
-            for build_id in doomed:
-                self.builder.builds.discard(build_id)
-        return doomed
+            return [build_id for build_id in doomed if self.discard_unneeded(build_id, running)]
 
     def unneeded_builds(self, running: Mapping[str, Collection[str]]) -> list[str]:
         """Return the builds that no instance and no running server needs."""
         needed = self._needed(running)
         return [build_id for build_id in self.builder.builds.ids() if build_id not in needed]
+
+    def discard_unneeded(self, build_id: str, running: Mapping[str, Collection[str]]) -> bool:
+        """Delete a build unless an instance or server needs it, or an install is about to; tell whether it was deleted.
+
+        Raises:
+            RefusedError: the directory was not made by llama-mgr.
+            CorruptStateError: an instance's record is damaged, so nobody knows what it needs.
+        """
+        try:
+            with self._claimed(build_id, f"delete {build_id}", exclusively=True):
+                if build_id in self._needed(running):
+                    return False
+                self.builder.builds.discard(build_id)
+        except BusyError:
+            return False
+        return True
+
+    def _claimed(self, build_id: str, purpose: str, *, exclusively: bool = False) -> AbstractContextManager[None]:
+        """Hold the claim on the builds of a plan.
+
+        Installs hold it shared from before they look for a finished build until their instance points at it. Deletion
+        holds it alone while it looks who needs the build and moves it away; it does not wait for installs.
+        """
+        digest = build_id.rpartition("-")[2]  # one plan may have builds under several labels
+        timeout_s = 0 if exclusively else LOCK_TIMEOUT_S
+        return store.held_lock(
+            self._home, f"claim-{digest}", purpose, self._reporter, timeout_s, shared=not exclusively
+        )
 
     def _needed(self, running: Mapping[str, Collection[str]], without: str | None = None) -> set[str]:
         kept = {build_id for build_id, servers in running.items() if servers}
@@ -191,7 +222,7 @@ class Installer:
 
     def locked(self, name: str, purpose: str) -> AbstractContextManager[None]:
         """Hold the lock of the instance `name`; waiting is said on the reporter."""
-        return store.held_lock(self._home, f"instance-{name}", purpose, self._reporter, LOCK_TIMEOUT_S)
+        return self.instances.locked(name, purpose, self._reporter)
 
 
 def _request_of(wanted: WantedBuild) -> Request:

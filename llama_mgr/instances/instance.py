@@ -1,6 +1,7 @@
 """Instances: names that point at builds, each with its history."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.errors import (
     CorruptStateError,
     LlamaMgrError,
+    NameTakenError,
     NoPreviousBuildError,
     NotFoundError,
     RefusedError,
@@ -19,9 +21,11 @@ from llama_mgr.errors import (
 )
 from llama_mgr.names import checked_name, is_name
 from llama_mgr.paths import Home, join_below
+from llama_mgr.report import Reporter
 from llama_mgr.text import did_you_mean
 
 KEPT_GENERATIONS = 5
+LOCK_TIMEOUT_S = 24 * 3600.0  # a waiting install waits for a whole build
 
 
 class WantedBuild(msgspec.Struct, kw_only=True, frozen=True):
@@ -132,6 +136,18 @@ class Instances:
         except UnknownInstanceError:
             return None
 
+    def locked(
+        self, name: str, purpose: str, reporter: Reporter, timeout_s: float = LOCK_TIMEOUT_S
+    ) -> AbstractContextManager[None]:
+        """Hold the lock of the instance `name`, which need not exist; every change of a record is made under it.
+
+        Raises:
+            BadNameError, NameTakenError: it cannot be a name.
+            BusyError: another process held it longer than `timeout_s`.
+        """
+        checked_name(name, taken=self.names())
+        return store.held_lock(self._home, f"instance-{name}", purpose, reporter, timeout_s)
+
     def point(self, name: str, build: BuildRecord, wanted: WantedBuild) -> Instance:
         """Make `name` stand for `build`; what it stood for before becomes an earlier generation.
 
@@ -162,8 +178,13 @@ class Instances:
 
         Raises:
             NotFoundError: the directory holds no llama.cpp program.
+            NameTakenError: an instance that llama-mgr built has this name.
         """
-        checked_name(name, taken=self.names())
+        existing = self.find_or_none(name)
+        if existing is not None and existing.linked is None:
+            raise NameTakenError(
+                "cannot link", name, "an installed instance has this name", hint=f"llama-mgr uninstall {name}"
+            )
         if not any(is_name(program.name) for program in _programs(directory)):
             raise NotFoundError(
                 "cannot link",
@@ -198,6 +219,13 @@ class Instances:
             instance.generations = instance.generations[: max(keep, 1)]
             self._commit(instance)
 
+    def forget_build(self, name: str, build_id: str) -> None:
+        """Forget the earlier generations of `name` that were `build_id`; the current one stays."""
+        instance = self.find(name)
+        current, *earlier = instance.generations
+        instance.generations = [current, *(one for one in earlier if one.build_id != build_id)]
+        self._commit(instance)
+
     def remove(self, name: str) -> None:
         """Remove the name; its builds stay until `gc`. Works for damaged records, too.
 
@@ -209,8 +237,9 @@ class Instances:
         with store.storage_errors("cannot remove", directory):
             self._file(name).unlink(missing_ok=True)
             store.sync_dir(self._home.instances_dir)
-            (directory / "current").unlink(missing_ok=True)
             if directory.is_dir():
+                for own in directory.iterdir():
+                    own.unlink(missing_ok=True)
                 directory.rmdir()
 
     def require_removable(self, name: str) -> None:
@@ -219,11 +248,7 @@ class Instances:
         hint = "look at it, and delete it by hand if you are sure"
         if directory.is_symlink() or (directory.exists() and not directory.is_dir()) or directory.is_mount():
             raise RefusedError("cannot remove", directory, "it is not a directory that llama-mgr made", hint=hint)
-        strangers = (
-            [entry for entry in directory.iterdir() if entry.name != "current" or not entry.is_symlink()]
-            if directory.is_dir()
-            else []
-        )
+        strangers = [entry for entry in directory.iterdir() if not _is_own_link(entry)] if directory.is_dir() else []
         if strangers:
             raise RefusedError("cannot remove", directory, f"{strangers[0].name} in it is not ours", hint=hint)
 
@@ -254,9 +279,13 @@ class Instances:
             )
         return path
 
+    def link_of(self, instance: Instance) -> Path:
+        """Return `instances/<name>/current`, which follows the record."""
+        return join_below(self._home.instances_dir, instance.name, "current")
+
     def repair_link(self, instance: Instance) -> None:
         """Make `instances/<name>/current` agree with the record."""
-        link = join_below(self._home.instances_dir, instance.name, "current")
+        link = self.link_of(instance)
         target = self.prefix(instance)
         if not (link.is_symlink() and link.resolve() == target.resolve()):
             store.point(link, target)
@@ -267,6 +296,12 @@ class Instances:
 
     def _file(self, name: str) -> Path:
         return join_below(self._home.instances_dir, f"{name}.json")
+
+
+def _is_own_link(entry: Path) -> bool:
+    """Tell whether `entry` is `current`, or what a killed process left of a new one."""
+    is_ours = entry.name == "current" or (entry.name.startswith(".current.") and entry.name.endswith(".tmp"))
+    return is_ours and entry.is_symlink()
 
 
 def _programs(prefix: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from llama_mgr.errors import BusyError, CorruptStateError, NewerStateError, NotFoundError, RefusedError, RemoteError
-from llama_mgr.make.requirements import Requirements, requirements
+from llama_mgr.make.requirements import Requirements, read_requirements
 from llama_mgr.make.resolution import Resolution, Uv, resolve
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
@@ -26,7 +26,7 @@ from llama_mgr.store import (
     write_document,
 )
 
-__all__ = ["Environment", "Environments", "Requirements", "requirements"]
+__all__ = ["Environment", "Environments", "Requirements", "read_requirements"]
 
 _KIND = "environment"
 _NAME_DIGITS = 16

@@ -23,7 +23,7 @@ _INDEX_OPTION = re.compile(
 _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<extras>\[[\w, .-]*\])?(?P<version>[^;@/\\]*)(?P<marker>;.*)?"
 )
-_VERSION = re.compile(r"(?:(?:[<>=!~]=?|===)[A-Za-z0-9.*+!_-]+)(?:,(?:[<>=!~]=?|===)[A-Za-z0-9.*+!_-]+)*")
+_VERSION = re.compile(r"(?:(?:[<>=!~]=|===|[<>])[A-Za-z0-9.*+!_-]+)(?:,(?:[<>=!~]=|===|[<>])[A-Za-z0-9.*+!_-]+)*")
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,25 @@ class Requirements:
         return frozenset(item.name for item in self.items)
 
 
-def requirements(convert_dir: Path) -> Requirements:
+def read_requirements(convert_dir: Path, file_name: str | None = None) -> Requirements:
     """Return what the converter in `convert_dir` requires, for the running interpreter.
 
     Index options are dropped, includes are followed inside `convert_dir` only.
+
+    Args:
+        convert_dir: the converter's directory.
+        file_name: its requirement file, relative to `convert_dir`; None looks for the known names.
 
     Raises:
         IncompleteSourceError: the tree has no requirement file for its converter.
         RefusedError: a file includes something outside the tree, or names a place instead of a package.
         BadInputError: a line is not a requirement.
     """
-    for name in _FILES:
+    for name in _FILES if file_name is None else (file_name,):
         if (convert_dir / name).is_file():
             return requirement_set(_read(convert_dir.resolve(), (convert_dir / name).resolve(), _DEPTH_LIMIT))
     raise IncompleteSourceError(
-        "cannot make a converter environment for", convert_dir, f"it has no {_FILES[0]}",
+        "cannot make a converter environment for", convert_dir, f"it has no {file_name or _FILES[0]}",
         hint="this source ships without its converter: install a version from git",
     )  # fmt: skip
 
@@ -106,7 +110,7 @@ def _requirement(line: str) -> Requirement:
     found = _LINE.fullmatch(line)
     if found is None or line.startswith("-"):
         raise RefusedError("cannot use the requirement", line, "only plain package requirements are taken from a tree")
-    version = re.sub(r"\s+", "", found["version"]).strip("()")
+    version = re.sub(r"\s*([<>=!~,]+)\s*", r"\1", found["version"]).strip("() \t")
     if version and not _VERSION.fullmatch(version):
         raise BadInputError("cannot use the requirement", line, "its version is not one that Python packages have")
     name = re.sub(r"[-_.]+", "-", found["name"]).lower()

@@ -1,0 +1,141 @@
+"""`llama-mgr instance gc` and `repair`."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llama_mgr.cli.completing import complete_instances
+from llama_mgr.cli.console import Output
+from llama_mgr.cli.context import Context, common_options, examples, pass_context
+from llama_mgr.errors import LlamaMgrError
+from llama_mgr.paths import Home
+from llama_mgr.text import size_words
+
+if TYPE_CHECKING:
+    from llama_mgr.instances.garbage import Garbage
+    from llama_mgr.make.requirements import Requirements
+
+
+@click.command(
+    epilog=examples(
+        "llama-mgr instance gc --dry-run",
+        "llama-mgr instance gc",
+        "llama-mgr instance gc --keep 1   # no way back with rollback, but the most room",
+    )
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Forget the generations of each instance beyond the newest N; at least the current one stays.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@common_options
+@pass_context
+def gc(context: Context, keep: int | None, dry_run: bool) -> None:
+    """Remove builds that no instance and no running server needs, and what killed commands left behind.
+
+    Nothing that a running command works on is touched.
+    """
+    import dataclasses
+
+    from llama_mgr.cli.running import running_builds
+    from llama_mgr.instances.garbage import Collector
+    from llama_mgr.instances.installation import Installer
+
+    installer = Installer(context.home, context.settings, context.environ, context.reporter)
+    collector = Collector(context.home, installer, running_builds(context.home), context.reporter, dry_run=dry_run)
+    garbage = collector.collect(keep)
+    _remove_environments(context, garbage, dry_run=dry_run)
+    context.answer(
+        {"dry_run": dry_run, **dataclasses.asdict(garbage)}, lambda output: _print(output, garbage, dry_run=dry_run)
+    )
+
+
+@click.command(
+    epilog=examples(
+        "llama-mgr instance repair gpu --check   # hash every file; status 5 if one differs",
+        "llama-mgr instance repair gpu",
+    )
+)
+@click.argument("name", shell_complete=complete_instances)
+@click.option("--check", is_flag=True, help="Change nothing; end with status 5 if something is damaged.")
+@click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
+@common_options
+@pass_context
+def repair(context: Context, name: str, check: bool, parallel: int | None) -> None:
+    """Check every file of an instance, and build it again from the same commit if one is damaged.
+
+    The damaged build stays until the new one is finished. The link `current` is put right, too.
+    """
+    from llama_mgr.cli.running import running_builds
+    from llama_mgr.instances.installation import Installer
+    from llama_mgr.instances.repair import damage
+    from llama_mgr.instances.repair import repair as repaired
+
+    installer = Installer(context.home, context.settings, context.environ, context.reporter)
+    if check:
+        found = damage(installer, name).first
+        if found is not None:
+            raise found
+        context.answer({"instance": name, "damaged": False}, lambda output: output.line(f"{name} is whole"))
+        return
+    done = repaired(installer, name, running_builds(context.home), context.reporter, parallel)
+    context.answer(
+        {"instance": name, "done": done},
+        lambda output: output.line(f"{name}: {'; '.join(done) if done else 'nothing was damaged'}"),
+    )
+
+
+def _remove_environments(context: Context, garbage: "Garbage", *, dry_run: bool) -> None:
+    from llama_mgr.instances.garbage import tree_size_bytes
+    from llama_mgr.make.python_env import Environments
+
+    used = _requirements_in_use(context.home, without=garbage.builds)
+    if used is None:
+        context.reporter.warn("converter environments stay, because a build's record is damaged")
+        return
+    environments = Environments(context.home, Path("uv"), context.environ, context.reporter)  # deleting runs no uv
+    kept = {environments.path_of(one) for one in used}
+    unused = [path for path in context.home.environments_dir.glob("*") if path not in kept]
+    sizes = {path: tree_size_bytes(path) for path in unused}
+    if not dry_run:
+        unused = environments.remove_unused({one.digest for one in used})
+    garbage.environments += sorted(path.name for path in unused)
+    garbage.freed_bytes += sum(sizes.get(path, 0) for path in unused)
+
+
+def _requirements_in_use(home: Home, without: Collection[str]) -> "list[Requirements] | None":
+    """Return what the converters of all builds (but those of `without`) need; None when one cannot tell."""
+    from llama_mgr.build.record import Builds
+    from llama_mgr.make.requirements import read_requirements
+
+    builds = Builds(home)
+    used = []
+    for build_id in builds.ids():
+        if build_id in without:
+            continue
+        try:
+            record = builds.find(build_id)
+            if record.converter is not None:
+                used.append(read_requirements(builds.directory(build_id) / "convert", record.converter_requirements))
+        except LlamaMgrError:
+            return None
+    return used
+
+
+def _print(output: Output, garbage: "Garbage", *, dry_run: bool) -> None:
+    groups = [
+        ("builds", garbage.builds),
+        ("generations", [f"{name}: {', '.join(ids)}" for name, ids in garbage.generations.items()]),
+        ("unfinished work", garbage.staging),
+        ("instance directories", garbage.instance_dirs),
+        ("converter environments", garbage.environments),
+    ]
+    for title, names in groups:
+        for name in names:
+            output.line(f"{title}: {name}")
+    verb = "would free" if dry_run else "freed"
+    output.line(f"{verb} {size_words(garbage.freed_bytes)}")
