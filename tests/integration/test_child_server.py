@@ -178,6 +178,7 @@ def test_an_illegal_instruction_says_rebuild(home: Home, program: Path, tmp_path
     ):
         pass
     assert "another CPU" in (caught.value.hint or "")
+    assert "rebuild" in (caught.value.hint or "")
 
 
 def test_a_death_while_answering_is_told(home: Home, program: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_mgr.build.cache import CompilerCache
 from llama_mgr.build.recipe_file import Failure
 from llama_mgr.errors import BuildFailedError, ConfigureFailedError, MissingToolsError, UndeclaredDefineError
 from llama_mgr.process import child_environ
@@ -34,6 +35,11 @@ ASKED = {
     "AMDGPU_TARGETS": "gfx1100",  # read by another backend's file
     "CMAKE_SOME_THING": "1",
 }
+UNITY = """cmake_minimum_required(VERSION 3.14)
+project(x C)
+add_library(x STATIC a.c b.c)
+set_target_properties(x PROPERTIES UNITY_BUILD ON)
+"""
 UNKNOWN = ["GGML_CUDAA", "GGML_HIPBLAS", "LLAMA_CURL"]
 
 
@@ -173,6 +179,23 @@ def test_a_cmake_that_does_not_exist(tmp_path: Path) -> None:
         CMake(
             Path("/nonexistent/cmake"), program("ninja"), TINY_DIR, tmp_path / "b", environ, log, SilentReporter()
         ).configure({})
+
+
+def test_a_unity_build_in_another_directory_hits_the_cache(tmp_path: Path) -> None:
+    rates = []
+    for name in ("op1", "op2"):
+        source_dir = tmp_path / name / "source"
+        source_dir.mkdir(parents=True)
+        (source_dir / "CMakeLists.txt").write_text(UNITY)
+        for part in "ab":
+            (source_dir / f"{part}.c").write_text(f"const char * {part}(void) {{ return __FILE__; }}\n")
+        cache = CompilerCache(program("ccache"), tmp_path / "ccache", base_dir=tmp_path / name)
+        tree = TinyBuild(tmp_path / name, TINY_DIR, extra_environ=cache.environ())
+        with tree.cmake() as cmake:
+            cmake.configure(cache.defines(["C"]))
+            cmake.build(["x"], 1)
+        rates.append(cache.counts().rate)
+    assert rates == [0, 1]
 
 
 def test_options_of_2024(tmp_path: Path) -> None:

