@@ -179,7 +179,7 @@ def _start(
             words, env=dict(environ), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             start_new_session=True, pass_fds=pass_fds,
         )  # fmt: skip
-    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+    except OSError as error:  # missing, not executable, for another machine
         raise MissingToolsError("cannot run", words[0], error.strerror or "") from error
 
 

@@ -4,15 +4,18 @@ Measured with b11434 (198 objects): the same version in another directory hits 1
 files 95 % in 30 s. A neighbouring version hits what its changed headers leave.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_mgr.errors import BadConfigError
 from llama_mgr.store import storage_errors
 
-LANGUAGES = ("C", "CXX", "CUDA", "HIP", "OBJC", "OBJCXX")
 _HIT_COUNTERS = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
 _MISS_COUNTER = "cache_miss"
+_SIZE = re.compile(r"\d+(?:\.\d+)? ?(?:[kKMGT]i?B?)?")
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:")
 # __DATE__ and __TIME__ do not occur in what is built, header times differ in every checkout, and pch_defines is what
 # precompiled headers need. Contents are compared all the same.
 _SLOPPINESS = "time_macros,include_file_mtime,include_file_ctime,pch_defines"
@@ -69,10 +72,12 @@ class CompilerCache:
         `[build.cache]` of config.toml.
 
         Raises:
+            BadConfigError: the size or the remote has not the form that ccache takes; every compilation would fail.
             StorageError: the cache's directory cannot be made.
         """
         if self._ccache is None:
             return {}
+        self._check_settings()
         with storage_errors("cannot make the compiler cache", self._directory):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         variables = {
@@ -88,6 +93,15 @@ class CompilerCache:
             # Compilers of two machines differ in mtime even when they are the same.
             variables |= {"CCACHE_REMOTE_STORAGE": self._remote, "CCACHE_COMPILERCHECK": "content"}
         return variables
+
+    def _check_settings(self) -> None:
+        if not _SIZE.fullmatch(self._max_size):
+            raise BadConfigError(
+                "cannot use build.cache.max-size", self._max_size, "a size such as 10G or 500M is needed"
+            )
+        # The value is not shown: it may hold a password.
+        if self._remote and not _REMOTE.match(self._remote):
+            raise BadConfigError("cannot use build.cache.remote", None, "a URL such as redis://host:6379 is needed")
 
     def defines(self, languages: Iterable[str]) -> dict[str, str]:
         """Return the CMake defines that put ccache before the compilers of `languages` (`C`, `CXX`, `CUDA`, `HIP`)."""
@@ -121,20 +135,3 @@ def counts_of(stats_log: Path) -> CacheCounts:
                 hits += line.strip() in _HIT_COUNTERS
                 misses += line.strip() == _MISS_COUNTER
     return CacheCounts(hits, misses)
-
-
-def missed_inputs(stats_log: Path) -> list[str]:
-    """Return the inputs that the cache did not have, in the order of compilation, as ccache names them.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
-    missed: list[str] = []
-    current = ""
-    with storage_errors("cannot read", stats_log), stats_log.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("# "):
-                current = line[2:].rstrip("\n")
-            elif line.strip() == _MISS_COUNTER:
-                missed.append(current)
-    return missed

@@ -104,14 +104,15 @@ def facts_in(text: str) -> Iterable[str]:
 
 
 def said(when: When) -> str:
-    """Return the condition in one line for people: `option GGML_CUDA, no-option LLAMA_CUDA`; empty for none."""
+    """Return the condition in one line for people, `option GGML_CUDA, no-option LLAMA_CUDA|…`; empty for none."""
     parts = []
     for name in When.__struct_fields__:
         value = getattr(when, name)
         if isinstance(value, dict):
             parts += [f"{key} {'|'.join(one) if isinstance(one, list) else _shown(one)}" for key, one in value.items()]
         elif value:
-            parts.append(f"{name.replace('_', '-')} {'|'.join(words(value))}")
+            first, *others = words(value)
+            parts.append(f"{name.replace('_', '-')} {first}{'|…' if others else ''}")
     return ", ".join(parts)
 
 

@@ -7,28 +7,18 @@ programs or change bytes on the way is switched off on every command line.
 
 import contextlib
 import os
-import re
 import selectors
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_mgr import process
-from llama_mgr.errors import (
-    ChildFailedError,
-    LlamaMgrError,
-    MissingToolsError,
-    NoSpaceError,
-    NotFoundError,
-    RefusedError,
-    RemoteDeniedError,
-    RemoteError,
-)
+from llama_mgr.build.git_answer import PROGRESS, GitAnswer, failure
+from llama_mgr.errors import ChildFailedError, MissingToolsError, RemoteError
 from llama_mgr.report import Progress
-from llama_mgr.text import printable, printable_lines
+from llama_mgr.text import printable
 
 if TYPE_CHECKING:
     import subprocess  # noqa: TID251 (the type of a running child; nothing is started with it)
@@ -38,7 +28,6 @@ QUIET_LIMIT_S = 90.0
 """A remote that says nothing for so long is taken for dead; git reports progress every second while it works."""
 _OUTPUT_LIMIT_BYTES = 512 * 1024 * 1024
 _STDERR_LIMIT_BYTES = 256 * 1024
-_TAIL_LINES = 6
 
 _CONFIG = (
     "core.hooksPath=/dev/null",
@@ -77,24 +66,6 @@ _NEVER_INHERITED = frozenset(
         "GIT_TEMPLATE_DIR", "GIT_TRACE", "GIT_WORK_TREE",
     }
 )  # fmt: skip
-_REPEATED_URL = re.compile(r"^unable to access '[^']*': ")
-_PROGRESS = re.compile(
-    r"(?:remote: )?(?P<phase>[A-Z][A-Za-z ]+):\s+(?:\d+% \((?P<done>\d+)/(?P<total>\d+)\)|(?P<count>\d+))"
-)
-
-
-@dataclass(frozen=True)
-class GitAnswer:
-    """What a finished git command said."""
-
-    status: int
-    stdout: bytes
-    stderr: str
-
-    @property
-    def text(self) -> str:
-        """Its output as text, without surrounding white space."""
-        return self.stdout.decode("utf-8", "replace").strip()
 
 
 class GitProgram:
@@ -200,60 +171,6 @@ class GitProgram:
         return [str(program), *(word for name in unwanted for word in ("-u", name))]
 
 
-def failure(doing: str, subject: object, answer: GitAnswer) -> LlamaMgrError:
-    """Return the error that fits what git said when it failed at `doing` something with `subject`."""
-    said = answer.stderr
-    last = printable_lines("\n".join(line for line in said.splitlines() if not _PROGRESS.match(line)), _TAIL_LINES)
-    for pattern, kind, why, hint in _FAILURES:
-        if pattern.search(said):
-            return kind(f"cannot {doing}", subject, why or _first_complaint(last), hint=hint, tail=last)
-    words = _first_complaint(last) or process.status_words(answer.status)
-    return ChildFailedError(f"cannot {doing}", subject, words, tail=last)
-
-
-_FAILURES: tuple[tuple[re.Pattern[str], type[LlamaMgrError], str, str | None], ...] = (
-    (re.compile(r"No space left on device|Disk quota exceeded"), NoSpaceError, "the disk is full", None),
-    (
-        re.compile(r"transport '.*' not allowed"), RefusedError, "",
-        "look at url.<base>.insteadOf in your git configuration",
-    ),
-    (
-        re.compile(r"dubious ownership"), RefusedError, "the repository belongs to another user",
-        "git config --global --add safe.directory DIRECTORY",
-    ),
-    (
-        re.compile(
-            r"Authentication failed|could not read (Username|Password)|terminal prompts disabled|Permission denied \("
-            r"|Host key verification failed|returned error: 40[13]\b|invalid credentials", re.IGNORECASE,
-        ),
-        RemoteDeniedError, "it does not exist, or wants a login that git does not have",
-        "check the URL; for a private repository set up a git credential helper or an ssh key",
-    ),
-    (
-        re.compile(
-            r"^fatal: repository .* not found|does not appear to be a git repository|returned error: 404"
-            r"|Repository not found|^fatal: .* does not exist", re.MULTILINE,
-        ),
-        NotFoundError, "there is no git repository", "check the URL",
-    ),
-    (
-        re.compile(
-            r"Could not resolve|unable to access|Connection (refused|reset|timed out)|Failed to connect|timed? ?out"
-            r"|Could not read from remote repository|early EOF|RPC failed|unexpected disconnect|hung up|too slow"
-            r"|unable to look up|Network is unreachable|No route to host|could not fetch|promisor remote",
-            re.IGNORECASE,
-        ),
-        RemoteError, "", "try again when the network is back",
-    ),
-)  # fmt: skip
-
-
-def _first_complaint(lines: list[str]) -> str:
-    complaints = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    first = complaints[0].partition(": ")[2] if complaints else (lines[-1] if lines else "")
-    return _REPEATED_URL.sub("", first)
-
-
 def _config_words() -> list[str]:
     return [word for setting in _CONFIG for word in ("-c", setting)]
 
@@ -318,7 +235,7 @@ class _Bar:
         self._progress = progress
 
     def line(self, line: str) -> None:
-        found = _PROGRESS.match(line)
+        found = PROGRESS.match(line)
         if not found:
             return
         done, total = found["done"] or found["count"], found["total"]

@@ -5,6 +5,7 @@ once, when that commit is chosen. Writers hold the lock `source-<name>`.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from llama_mgr.report import Reporter
 
 _BRANCHES_AND_TAGS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _HEX_DIGITS = 40
+_LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/**/*.lock")
+_LOCK_PATIENCE_S = 2.0  # git holds them for milliseconds
+_HALF_WRITTEN = ("objects/pack/tmp_*", "objects/*/tmp_obj_*")
+_HALF_WRITTEN_PATIENCE_S = 3600.0
 _PACKS_LIMIT = 50  # every fetch adds one; git's own limit for a collection is the same
 _TIDY_LIMIT_S = 1800.0
 
@@ -154,17 +159,19 @@ class Mirror:
             yield
 
     def _clear_leftovers(self) -> None:
-        # Only the holder of our lock writes here, so a lock file or half a pack was left by a killed git.
-        for pattern in (
-            "*.lock",
-            "refs/**/*.lock",
-            "objects/info/**/*.lock",
-            "objects/pack/tmp_*",
-            "objects/*/tmp_obj_*",
-        ):
-            for leftover in self.directory.glob(pattern):
-                with contextlib.suppress(OSError):
+        # Only the holder of our lock writes here, so these were left by a killed git, or belong to one that outlived
+        # its killed llama-mgr. The latter ends in a moment, its output having nowhere to go; until then it is spared.
+        for leftover in self._matching(*_LOCKS):
+            with contextlib.suppress(OSError):
+                time.sleep(max(0.0, min(leftover.stat().st_mtime + _LOCK_PATIENCE_S - time.time(), _LOCK_PATIENCE_S)))
+                leftover.unlink()
+        for leftover in self._matching(*_HALF_WRITTEN):
+            with contextlib.suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > _HALF_WRITTEN_PATIENCE_S:
                     leftover.unlink()
+
+    def _matching(self, *patterns: str) -> list[Path]:
+        return [path for pattern in patterns for path in self.directory.glob(pattern)]
 
     # -- what is known without it --------------------------------------------------------------------------------------
 

@@ -75,7 +75,8 @@ def resolve(  # noqa: PLR0917 (the chain, and all that its rules may be about)
         facts: of the toolchain and the source. Without `gpu.archs`, the recipe's stated fallback is used.
         host: the machine that builds.
         build_number: upstream's number of the source; 0 when unknown.
-        overrides: the user's defines; they win, and rules see them as facts `define.<NAME>`.
+        overrides: the user's defines; they win, and rules see them as facts `define.<NAME>`. Settings with text are
+            facts too: `setting.<name>`.
 
     Raises:
         IncompleteSourceError: the tree lacks what a recipe needs.
@@ -98,6 +99,7 @@ class _Resolution:
         self._host = host
         self._build_number = build_number
         self._settings = {name: value for recipe in chain for name, value in recipe.settings.items()}
+        self._facts |= {f"setting.{name}": value for name, value in self._settings.items() if isinstance(value, str)}
         self._patch_build_info: str | None = None
         self._fired: set[tuple[str, int]] = set()
         self.defines: dict[str, Setting] = {}

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from llama_mgr import store
-from llama_mgr.build.archive import extract_tar, members
+from llama_mgr.build.archive import extract_tar
+from llama_mgr.build.tar_members import members
 from llama_mgr.build.version import nearest_words, neighbours
 from llama_mgr.errors import HashMismatchError, LlamaMgrError, NotFoundError, UnknownVersionError
 from llama_mgr.package_index import IndexFile, PackageIndex
@@ -116,7 +117,11 @@ class Snapshots:
         )
         with store.held_lock(self._home, "source-snapshots", f"download b{build_number}", self._reporter):
             self._index.fetch(version.file, target)
-            store.write_document(_side_car(target), "snapshot", _described(target, version))
+            try:
+                store.write_document(_side_car(target), "snapshot", _described(target, version))
+            except LlamaMgrError:
+                target.unlink(missing_ok=True)  # it is what was promised, but nothing that we can use
+                raise
         return target
 
     def record(self, archive: Path) -> SnapshotRecord:

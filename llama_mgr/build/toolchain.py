@@ -1,7 +1,7 @@
 """The tools, development files and GPUs that a recipe asks for: what is here, and what is missing, all at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import msgspec
 
 from llama_mgr.build import discovery
 from llama_mgr.build.compiler import find_compilers, pair_with_nvcc
-from llama_mgr.build.condition import filled, matches
+from llama_mgr.build.condition import facts_in, filled, matches
 from llama_mgr.build.development_file import DevelopmentFiles
 from llama_mgr.build.found import FoundTool, Missing
 from llama_mgr.build.gpu import gpu_facts
@@ -103,7 +103,8 @@ class _Search:
             if self._holds(wanted.when):
                 self._look_for_file(files, wanted)
         self.facts |= gpu_facts([recipe.gpu for recipe in self.chain], self.facts, self.environ, self._holds)
-        return Toolchain(self.tools, self.facts, list(self.missing.values()), self.host.package_manager)
+        missing = [self._worded(one) for one in self.missing.values()]
+        return Toolchain(self.tools, self.facts, missing, self.host.package_manager)
 
     def _holds(self, when: When) -> bool:
         if self.tree is None:
@@ -127,7 +128,7 @@ class _Search:
                 if value is not None:
                     self.facts[fact.name] = value
         elif not wanted.optional:
-            self._miss(wanted, why)
+            self.missing[wanted.name] = Missing(wanted.name, why, wanted.hint, wanted.packages)
 
     def _keep(self, found: FoundTool) -> None:
         self.tools[found.name] = found
@@ -159,15 +160,16 @@ class _Search:
             if found.version:
                 self.facts[f"{wanted.fact}.version"] = found.version
         elif found is None and not wanted.optional:
-            self._miss(wanted, why)
+            self.missing[wanted.name] = Missing(wanted.name, why, wanted.hint, wanted.packages)
 
-    def _miss(self, wanted: Tool | RequiredFile, why: str) -> None:
-        hint = filled(wanted.hint, self.facts) or ""
+    def _worded(self, missing: Missing) -> Missing:
+        # facts that only a missing toolkit could tell leave their name in the words, and no package
+        known = {name: self.facts.get(name, name.rpartition(".")[2]) for name in facts_in(missing.hint)}
         packages = {
             manager: [name for word in names if (name := filled(word, self.facts))]
-            for manager, names in wanted.packages.items()
+            for manager, names in missing.packages.items()
         }
-        self.missing[wanted.name] = Missing(wanted.name, why, hint, packages)
+        return replace(missing, hint=filled(missing.hint, known) or "", packages=packages)
 
 
 class _NoTree:

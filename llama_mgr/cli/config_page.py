@@ -50,9 +50,7 @@ def template() -> str:
     """Return a config.toml that explains every setting and sets none."""
     documents = _documents()
     defaults = Settings()
-    lines = [
-        "# Settings of llama-mgr. Nothing is set yet: the lines that are commented out show the defaults."
-    ]
+    lines = ["# Settings of llama-mgr. Nothing is set yet: the lines that are commented out show the defaults."]
     lines += ["# A variable overrides a setting: [build.cache] max-size is LLAMA_MGR_BUILD_CACHE_MAX_SIZE.", ""]
     section = ""
     for key, _ in settings_keys():

@@ -46,9 +46,7 @@ def list_instances(context: Context) -> None:
     context.answer({"instances": rows}, show)
 
 
-@instance.command(
-    epilog=examples("llama-mgr instance show gpu", "llama-mgr instance show   # the one used here")
-)
+@instance.command(epilog=examples("llama-mgr instance show gpu", "llama-mgr instance show   # the one used here"))
 @click.argument("name", required=False, shell_complete=complete_instances)
 @common_options
 @pass_context
@@ -73,9 +71,7 @@ def show(context: Context, name: str | None) -> None:
     )
 )
 @click.argument("program", required=False)
-@click.option(
-    "--instance", "-i", "name", metavar="NAME", help="This instance.", shell_complete=complete_instances
-)
+@click.option("--instance", "-i", "name", metavar="NAME", help="This instance.", shell_complete=complete_instances)
 @click.option("--path", "only_path", is_flag=True, help="Print only the path of PROGRAM, or of the whole build.")
 @common_options
 @pass_context
@@ -101,9 +97,7 @@ def which(context: Context, program: str | None, name: str | None, only_path: bo
     context.answer({"instance": choice.instance.name, "why": choice.why, "path": str(path)}, say)
 
 
-@instance.command(
-    epilog=examples("llama-mgr instance rollback gpu", "llama-mgr instance rollback gpu   # undo it")
-)
+@instance.command(epilog=examples("llama-mgr instance rollback gpu", "llama-mgr instance rollback gpu   # undo it"))
 @click.argument("name", shell_complete=complete_instances)
 @common_options
 @pass_context
@@ -130,9 +124,7 @@ def rollback(context: Context, name: str) -> None:
 
 
 @instance.command(
-    epilog=examples(
-        "llama-mgr instance link mine ~/llama.cpp/build", "llama-mgr uninstall mine   # that build stays"
-    )
+    epilog=examples("llama-mgr instance link mine ~/llama.cpp/build", "llama-mgr uninstall mine   # that build stays")
 )
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))

@@ -61,7 +61,7 @@ def lock(context: Context, directory: Path | None) -> None:
 @click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
 @common_options
 @pass_context
-def sync(context: Context, directory: Path | None, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
+def sync(context: Context, /, directory: Path | None, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
     """Make the instances of this machine equal to the manifests in DIR.
 
     What is equal stays as it is. A manifest that cannot be installed does not stop the others; nothing is uninstalled

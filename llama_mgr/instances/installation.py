@@ -215,9 +215,8 @@ class Installer:
         kept = {build_id for build_id, servers in running.items() if servers}
         for name in self.instances.names():
             if name != without:
-                kept.update(
-                    self.instances.find(name).build_ids()
-                )  # a damaged record stops gc: better than losing builds
+                # A damaged record stops this: better than losing the builds that it named.
+                kept.update(self.instances.find(name).build_ids())
         return kept
 
     def locked(self, name: str, purpose: str) -> AbstractContextManager[None]:

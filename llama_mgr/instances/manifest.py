@@ -139,13 +139,7 @@ def schema() -> dict[str, Any]:
     """Return the JSON schema of manifests, for editors; shipped as `instances/instance.schema.json`."""
     document = msgspec.json.schema(Manifest)
     body = document["$defs"]["Manifest"]
-    properties = {"$schema": {"type": "string"}, **body["properties"]}
-    return {
-        "$schema": _SCHEMA_URL,
-        "title": "A llama-mgr instance manifest",
-        **body,
-        "properties": properties,
-    }
+    return {"$schema": _SCHEMA_URL, **body, "title": "A llama-mgr instance manifest"}
 
 
 def _checked(manifest: Manifest, path: Path) -> Manifest:

@@ -139,8 +139,9 @@ class ChildServer:
     def _death(self) -> ChildFailedError:
         status = self._child.wait()
         hint = None
-        if status == -signal.SIGILL:
-            hint = "the build was made for another CPU: rebuild it here with `llama-mgr install`"
+        if status in {-signal.SIGILL, -signal.SIGSEGV}:
+            # Virtual machines may announce instructions, AMX for one, that then crash in either way.
+            hint = "was it built for another CPU? rebuild it here, or with `llama-mgr install --arch cpu-portable`"
         return ChildFailedError(
             "the server ended:", "llama-server", process.status_words(status),
             hint=hint, tail=self._tail(), log_file=self.log_file,

@@ -20,7 +20,7 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class ServerRecord(msgspec.Struct, kw_only=True, frozen=True):
-    """`server.json`: what a server was started with. `pid` is for messages only, never a target of signals; 0 is none."""
+    """`server.json`: what a server was started with. `pid` is for messages only, never a target of signals."""
 
     build_id: str
     model: str

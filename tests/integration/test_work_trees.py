@@ -96,8 +96,8 @@ from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import Settings
 print("ready", flush=True)
-source = Sources(Home(Path(sys.argv[1])), os.environ, SilentReporter(), Settings()).locate(Wanted(sys.argv[2], sys.argv[3]))
-print(source.commit)
+sources = Sources(Home(Path(sys.argv[1])), os.environ, SilentReporter(), Settings())
+print(sources.locate(Wanted(sys.argv[2], sys.argv[3])).commit)
 """
 
 

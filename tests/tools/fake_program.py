@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def make_program(directory: Path, name: str, says: str = "", *, status: int = 0, script: str = "") -> Path:
-    """Put an executable `name` into `directory`; it prints `says` and ends with `status`, or runs the shell `script`."""
+    """Put an executable into `directory`; it prints `says` and ends with `status`, or runs the shell `script`."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / name
     body = script or f"printf '%s\\n' {shlex.quote(says)}\nexit {status}"

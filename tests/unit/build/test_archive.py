@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llama_mgr.build.archive import Limits, extract_tar, members
+from llama_mgr.build.archive import extract_tar
+from llama_mgr.build.tar_members import Limits, members
 from llama_mgr.errors import IntegrityError, LlamaMgrError, RefusedError
 
 TOP = "pkg-1.0"

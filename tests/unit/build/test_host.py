@@ -62,7 +62,8 @@ V2 = {
     "proc/self/cgroup": "0::/box/inner\n",
 }
 V1 = {
-    "proc/self/mounts": "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n",
+    "proc/self/mounts": "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n"
+    "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n",
     "proc/self/cgroup": "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n",
 }
 
@@ -159,7 +160,8 @@ def test_mac(tmp_path: Path) -> None:
     make_program(
         tmp_path,
         "vm_stat",
-        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:   100.\nPages active: 7.\nPages inactive: 28.",
+        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
+        "Pages free:   100.\nPages active: 7.\nPages inactive: 28.",
     )
     host = detect_host(path_of(tmp_path), system="Darwin")
     expected = Host(

@@ -1,0 +1,1 @@
+// excerpt: --list-devices

@@ -1,0 +1,1 @@
+// here in git, left out of the archive on the package index

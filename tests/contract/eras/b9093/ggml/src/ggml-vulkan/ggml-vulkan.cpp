@@ -1,0 +1,2 @@
+// excerpt: LayerSettingEXT
+// excerpt: spirv/unified1/spirv.hpp
