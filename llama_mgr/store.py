@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -38,6 +39,7 @@ from llama_mgr.text import printable, size_words
 SCHEMA = 1
 DOCUMENT_LIMIT_BYTES = 16 * 1024 * 1024
 MARKER_NAME = ".llama-mgr.json"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -68,21 +70,57 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o600) -> None:
     Raises:
         StorageError: the disk is full, read-only or failing.
     """
+    with storage_errors("cannot write", path), _temporary_beside(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """Give the body a free name in the directory of `path`, which it renames to `path`; then make that durable.
+
+    While the body runs, the directory is locked (shared), which tells `remove_temporaries` that the name is in use.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    with storage_errors("cannot write", path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock a directory
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-            with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
+            yield temporary
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        sync_dir(path.parent)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(directory: Path, *, dry_run: bool = False) -> list[str]:
+    """Remove what killed processes left in `directory` of documents and links that they were writing; return the names.
+
+    While somebody writes there, nothing is removed.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        leftovers = sorted(entry.name for entry in directory.iterdir() if _TEMPORARY.fullmatch(entry.name))
+        for name in () if dry_run else leftovers:
+            (directory / name).unlink()
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
+    return leftovers
 
 
 def read_document(path: Path, kind: str, shape: type[Body]) -> Body:
@@ -246,11 +284,9 @@ def point(link: Path, target: Path) -> None:
     with storage_errors("cannot switch", link):
         if os.path.lexists(link) and not link.is_symlink():
             raise StorageError("cannot switch", link, "it is not a link", hint="run `llama-mgr doctor`")
-        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = link.with_name(f".{link.name}.{secrets.token_hex(6)}.tmp")
-        temporary.symlink_to(os.path.relpath(target, link.parent))
-        temporary.rename(link)
-        sync_dir(link.parent)
+        with _temporary_beside(link) as temporary:
+            temporary.symlink_to(os.path.relpath(target, link.parent))
+            temporary.rename(link)
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ Settings = Mapping[str, bool | str]
 _REFERENCE = re.compile(r"\{(?P<fact>[A-Za-z_][A-Za-z0-9_.+-]*?)(?::-(?P<suffix>[^{}]*))?\}")
 
 
-def matches(  # noqa: PLR0917 (a condition, and all that it may be about)
+def matches(
     when: When, tree: Tree, facts: Mapping[str, str], host: Host, settings: Settings, build_number: int
 ) -> bool:
     """Tell whether all that `when` asks for holds.

@@ -19,6 +19,7 @@ _TAIL_LINES = 6
 _REPEATED_URL = re.compile(r"^unable to access '[^']*': ")
 PROGRESS = re.compile(
     r"(?:remote: )?(?P<phase>[A-Z][A-Za-z ]+):\s+(?:\d+% \((?P<done>\d+)/(?P<total>\d+)\)|(?P<count>\d+))"
+    r"(?:, (?P<speed>[^,]*/s))?"
 )
 """A line of git's `--progress` output."""
 

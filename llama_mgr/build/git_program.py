@@ -12,20 +12,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from llama_mgr import process
 from llama_mgr.build.git_answer import PROGRESS, GitAnswer, failure
 from llama_mgr.errors import ChildFailedError, MissingToolsError, RemoteError
 from llama_mgr.report import Progress
+from llama_mgr.store import storage_errors
 from llama_mgr.text import printable
 
 if TYPE_CHECKING:
     import subprocess  # noqa: TID251 (the type of a running child; nothing is started with it)
 
 Word = str | Path
-QUIET_LIMIT_S = 90.0
+QUIET_LIMIT_S = 60.0
 """A remote that says nothing for so long is taken for dead; git reports progress every second while it works."""
+_RETRY = "try again when the network is back"
 _OUTPUT_LIMIT_BYTES = 512 * 1024 * 1024
 _STDERR_LIMIT_BYTES = 256 * 1024
 
@@ -86,8 +88,10 @@ class GitProgram:
             ChildFailedError: it took longer than `timeout_s`, or failed and `check` is set.
         """
         answer = self._finished(words, cwd, stdin, _no_line, quiet_limit_s=timeout_s, protocols="")
+        if answer is None:
+            raise ChildFailedError("cannot run git", _verb(words), f"it said nothing for {timeout_s:.0f} s")
         if check and answer.status != 0:
-            raise failure("run git", words[0], answer)
+            raise failure("run git", _verb(words), answer)
         return answer
 
     def talk(
@@ -113,6 +117,8 @@ class GitProgram:
         protocols = "https:ssh:file:http" if http else "https:ssh:file"
         moved = _Bar(progress)
         answer = self._finished(words, cwd, stdin, moved.line, quiet_limit_s=QUIET_LIMIT_S, protocols=protocols)
+        if answer is None:
+            raise RemoteError("cannot fetch from", remote, f"it said nothing for {QUIET_LIMIT_S:.0f} s", hint=_RETRY)
         if answer.status != 0:
             raise failure("fetch from", remote, answer)
         return answer
@@ -120,16 +126,11 @@ class GitProgram:
     def _finished(
         self, words: Sequence[Word], cwd: Path, stdin: bytes, on_line: Callable[[str], None], *,
         quiet_limit_s: float, protocols: str,
-    ) -> GitAnswer:  # fmt: skip
+    ) -> GitAnswer | None:  # fmt: skip
         with self._started(words, cwd, stdin, protocols) as child:
             collected = _collected(child, on_line, quiet_limit_s)
             if collected is None:
-                why = f"it said nothing for {quiet_limit_s:.0f} s"
-                raise (
-                    RemoteError("cannot fetch:", words[0], why)
-                    if protocols
-                    else ChildFailedError("cannot run git", words[0], why)
-                )
+                return None
             stdout, stderr = collected
             return GitAnswer(child.wait(), stdout, stderr.decode("utf-8", "replace"))
 
@@ -139,9 +140,7 @@ class GitProgram:
     ) -> Iterator["subprocess.Popen[bytes]"]:
         environ = self._child_environ(protocols)
         argv = [*self._cleared(environ), str(self._program()), *_config_words(), *map(str, words)]
-        with tempfile.TemporaryFile() as given:
-            given.write(stdin)
-            given.seek(0)
+        with _given(stdin, cwd) as given:
             child = _popen(argv, cwd, environ, given.fileno())
             try:
                 yield child
@@ -173,6 +172,17 @@ class GitProgram:
 
 def _config_words() -> list[str]:
     return [word for setting in _CONFIG for word in ("-c", setting)]
+
+
+@contextlib.contextmanager
+def _given(stdin: bytes, cwd: Path) -> Iterator[IO[bytes]]:
+    # In the home and not in TMPDIR: Python tries that directory with a file that a kill would leave there.
+    with open(os.devnull, "rb") if not stdin else tempfile.TemporaryFile(dir=cwd) as given:  # noqa: PTH123
+        if stdin:
+            with storage_errors("cannot write in", cwd):
+                given.write(stdin)
+                given.seek(0)
+        yield given
 
 
 def _popen(argv: list[str], cwd: Path, environ: Mapping[str, str], stdin: int) -> "subprocess.Popen[bytes]":
@@ -224,6 +234,10 @@ def _collected(
     return bytes(stdout), bytes(stderr)
 
 
+def _verb(words: Sequence[Word]) -> str:
+    return next((str(word) for word in words if not str(word).startswith("-")), "")
+
+
 def _no_line(_line: str) -> None:
     """Ignore what git says on its way."""
 
@@ -239,4 +253,5 @@ class _Bar:
         if not found:
             return
         done, total = found["done"] or found["count"], found["total"]
-        self._progress.update(int(done), int(total) if total else None, printable(found["phase"].lower(), 40))
+        detail = ", ".join(part for part in (found["phase"].lower(), found["speed"]) if part)
+        self._progress.update(int(done), int(total) if total else None, printable(detail, 80))

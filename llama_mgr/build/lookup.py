@@ -44,12 +44,11 @@ class Lookup:
             return self.latest()
         if version.kind == "pull":
             return self._pull_request(version)
-        found = self._fixed(version)
+        found = self._fixed(version) or self._without_tag(version)
         if found is None and not self._mirror.is_fresh:
             self._mirror.refresh()
-            found = self._fixed(version)
-        found = found or self._moving(version) or self._without_tag(version)
-        return found or self._unknown(version.text, self._nearest(version))
+            found = self._fixed(version) or self._without_tag(version)
+        return found or self._moving(version) or self._unknown(version.text, self._nearest(version))
 
     def latest(self) -> Found:
         """Return the newest of the tags `bNNNN` and `vX.Y.Z`, by what they point at; without any, the default branch.
@@ -103,7 +102,7 @@ class Lookup:
         return None
 
     def _without_tag(self, version: Version) -> Found | None:
-        if version.kind != "build":
+        if version.kind != "build" or not self._mirror.exists():
             return None
         commit = self._mirror.commit_of_build(version.number)
         if commit:

@@ -137,6 +137,7 @@ class Mirror:
 
     def _tidy(self) -> None:
         if len(list(self.directory.glob("objects/pack/*.pack"))) > _PACKS_LIMIT:
+            self._reporter.step(f"tidy up the mirror of {self.remote}")
             words = [f"--git-dir={self.directory}", "gc", "--quiet"]
             self._git.run(words, cwd=self.directory, check=False, timeout_s=_TIDY_LIMIT_S)
 
@@ -221,12 +222,17 @@ class Mirror:
     def commit_of_build(self, number: int) -> str | None:
         """Return the commit on the default branch that is build `number`, for the many numbers without a tag."""
         branch = self.default_branch()
-        if branch is None:
-            return None
-        commits = self._answer("rev-list", "--first-parent", "--reverse", f"refs/heads/{branch}", "--").splitlines()
-        # A merge adds its side's commits to the count, so the one we look for lies at its number or a little before.
-        candidates = commits[max(0, number - 100) : number][::-1]
-        return next((commit for commit in candidates if self._count(commit) == number), None)
+        commits = (
+            self._answer("rev-list", "--first-parent", "--reverse", f"refs/heads/{branch}", "--").splitlines()
+            if branch
+            else []
+        )
+        # A merge adds its side's commits to the count, so the one we look for is at its number or a little before.
+        for commit in reversed(commits[:number]):
+            count = self._count(commit)
+            if count <= number:
+                return commit if count == number else None
+        return None
 
     def _count(self, commit: str) -> int:
         return int(self._answer("rev-list", "--count", commit, "--"))

@@ -59,7 +59,7 @@ class Resolved:
         return by_switch or any("=native" in one.value and "-m" in one.value for one in self.defines.values())
 
 
-def resolve(  # noqa: PLR0917 (the chain, and all that its rules may be about)
+def resolve(
     chain: Sequence[Recipe],
     tree: Tree,
     facts: Mapping[str, str],

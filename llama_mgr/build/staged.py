@@ -92,7 +92,9 @@ class StagedBuild:
         if self._plan.patch_build_info is not None:
             build_info.write(source_dir / self._plan.patch_build_info, self._plan)
         cache = self._cache(staged)
-        environ = child_environ(self._environ, **cache.environ(), **self._plan.environ)
+        scratch = staged / "tmp"  # a killed compiler leaves its temporary files where gc finds them
+        scratch.mkdir()
+        environ = child_environ(self._environ, TMPDIR=str(scratch), **cache.environ(), **self._plan.environ)
         cmake = self._cmake(source_dir, build_dir, environ, log)
         defines = {**self._plan.defines, **cache.defines(self._languages())}
         self._reporter.step(f"configure {self._plan.flavour}")

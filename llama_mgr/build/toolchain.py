@@ -39,7 +39,7 @@ class Toolchain:
     tools: dict[str, FoundTool] = field(default_factory=dict)
     """By the recipe's short name; `c` and `c++` are the compilers, with versions like `gcc 12.2.0 x86_64-linux-gnu`."""
     facts: dict[str, str] = field(default_factory=dict)
-    """`tool.<name>`, `tool.<name>.version`, `gpu.present`, `gpu.archs`, `env.<NAME>` of the
+    """`tool.<name>`, `tool.<name>.version`, `c++.gcc` or `c++.clang` (its version), `gpu.present`, `gpu.archs`, `env.<NAME>` of the
     variables that recipes inherit, `cuda.host-cxx`, and what the recipes learn from tools and files."""
     missing: list[Missing] = field(default_factory=list)
     package_manager: str = ""
@@ -66,7 +66,7 @@ def find_toolchain(
         host: this machine.
         environ: PATH, and the variables that recipes name; `CC` and `CXX` choose the compilers.
         overrides: tool name to the absolute path that the user's configuration says.
-        known: facts about the source, which conditions may test.
+        known: facts about the source and, as `define.<NAME>`, the user's defines; conditions may test them.
         build_number: upstream's number of the source; 0 when unknown.
 
     Raises:
@@ -146,7 +146,9 @@ class _Search:
         found, missing = find_compilers(unset, self.environ, self.overrides)
         for one in found:
             self._keep(one)
-        if "cuda.gcc-max" in self.facts:
+            family, number, *_ = one.version.split()
+            self.facts[f"{one.name}.{family}"] = number
+        if "cuda.gcc-max" in self.facts and "define.CMAKE_CUDA_HOST_COMPILER" not in self.known:
             host_cxx, unsuitable = pair_with_nvcc(self.facts, self.tools.get("c++"), self.environ)
             self.facts |= host_cxx
             missing += unsuitable

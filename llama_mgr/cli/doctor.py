@@ -1,6 +1,7 @@
 """`llama-mgr doctor`."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,10 +40,17 @@ def doctor(context: Context, with_hashes: bool) -> None:
 
     document = findings(context, with_hashes=with_hashes)
     context.answer(document, lambda output: print_findings(output, document))
+    status = _status(document)
+    if status:
+        sys.stdout.flush()  # while a closed pipe still is an error that `main` knows
+        sys.exit(status)
+
+
+def _status(document: Mapping[str, Any]) -> int:
     if any(problem["is_damage"] for problem in document["problems"]):
-        raise click.exceptions.Exit(IntegrityError.exit_status)
-    if not all(recipe["ready"] for recipe in document["recipes"] if recipe["name"] == _EVERYWHERE):
-        raise click.exceptions.Exit(MissingToolsError.exit_status)
+        return IntegrityError.exit_status
+    everywhere = [recipe["ready"] for recipe in document["recipes"] if recipe["name"] == _EVERYWHERE]
+    return 0 if all(everywhere) else MissingToolsError.exit_status
 
 
 def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:

@@ -35,7 +35,7 @@ PROMPT = "What is the capital of France? Answer in one sentence."
 @click.option("--stop-after", is_flag=True, help="Stop the server after the answer.")
 @common_options
 @pass_context
-def quickstart(context: Context, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
+def quickstart(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
     """Build a llama.cpp, fetch a small chat model (about 100 MB), serve it and ask it something.
 
     The default instance is used if there is one; VERSION or --arch make another one. Without --stop-after the server

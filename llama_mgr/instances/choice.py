@@ -1,6 +1,7 @@
 """Which instance a command means: flag > LLAMA_MGR_INSTANCE > nearest llama-mgr.toml > default > the only one."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from llama_mgr import store
 from llama_mgr.errors import NotFoundError, UnknownInstanceError
 from llama_mgr.instances.instance import Instance, Instances
 from llama_mgr.paths import Home
+from llama_mgr.report import SilentReporter
 from llama_mgr.toml_file import read_toml
 
 PROJECT_FILE_NAME = "llama-mgr.toml"
@@ -83,13 +85,26 @@ def default_name(home: Home) -> str | None:
 
 def set_default(home: Home, name: str) -> None:
     """Make the existing instance `name` the default."""
-    store.write_document(_default_file(home), "default-instance", _Default(Instances(home).find(name).name))
+    with _locked_default(home):
+        store.write_document(_default_file(home), "default-instance", _Default(Instances(home).find(name).name))
 
 
 def forget_default(home: Home, name: str) -> None:
-    """Let no instance be the default, if `name` is it."""
-    if default_name(home) == name:
-        _default_file(home).unlink(missing_ok=True)
+    """Let no instance be the default, durably, if `name` is it.
+
+    Raises:
+        StorageError: the disk failed.
+    """
+    with _locked_default(home):
+        if default_name(home) == name:
+            with store.storage_errors("cannot remove", _default_file(home)):
+                _default_file(home).unlink(missing_ok=True)
+                store.sync_dir(home.root)
+
+
+def _locked_default(home: Home) -> AbstractContextManager[None]:
+    """Keep a `use` of another instance from being undone between a look at the default and its removal."""
+    return store.held_lock(home, "default-instance", "change the default instance", SilentReporter())
 
 
 def _default_file(home: Home) -> Path:

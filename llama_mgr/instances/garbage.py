@@ -25,6 +25,7 @@ class Garbage:
     staging: list[str] = field(default_factory=list)
     trash: int = 0
     instance_dirs: list[str] = field(default_factory=list)
+    temporary: list[str] = field(default_factory=list)
     environments: list[str] = field(default_factory=list)
     freed_bytes: int = 0
 
@@ -63,7 +64,7 @@ class Collector:
             StorageError: the disk failed.
         """
         instances = self._installer.instances
-        records = [instances.find(name) for name in instances.names()]
+        records = [record for name in instances.names() if (record := instances.find_or_none(name))]
         garbage = Garbage()
         if keep is not None:
             for record in records:
@@ -72,7 +73,14 @@ class Collector:
         self._remove_staging(garbage)
         self._remove_trash(garbage)
         self._remove_instance_dirs(garbage)
+        self._remove_temporaries(garbage)
         return garbage
+
+    def _remove_temporaries(self, garbage: Garbage) -> None:
+        """Remove the unfinished documents, links and launchers of killed commands."""
+        home = self._home
+        for directory in (home.root, home.instances_dir, home.launchers_dir, *sorted(home.instances_dir.glob("*/"))):
+            garbage.temporary += store.remove_temporaries(directory, dry_run=self._dry_run)
 
     def _trim(self, name: str, keep: int, garbage: Garbage) -> None:
         instances = self._installer.instances

@@ -78,33 +78,31 @@ def _instance_problems(home: Home, damaged: dict[str, LlamaMgrError]) -> Iterato
     instances = Instances(home)
     names = instances.names()
     for name in names:
-        if _is_busy(home, name):
-            continue
-        try:
-            instance = instances.find(name)
-        except LlamaMgrError as error:
-            mend = _mend_of(
-                error, f"llama-mgr install {name} (the record is moved aside), or llama-mgr uninstall {name}"
-            )
-            yield Problem(error.message, str(home.instances_dir / f"{name}.json"), mend)
-            continue
-        yield from (
-            _linked_problems(instance) if instance.linked is not None else _current_problems(instance, home, damaged)
-        )
-        yield from _link_problems(instances, instance)
+        if not _is_busy(home, name):
+            yield from _problems_of(instances, name, home, damaged)
     for entry in _entries(home.instances_dir):
-        if entry.is_dir() and not entry.is_symlink() and is_name(entry.name) and entry.name not in names:
-            if not _is_busy(home, entry.name):
-                yield Problem("the directory of an instance that is gone", str(entry), _COLLECT, is_damage=False)
+        is_instance_dir = entry.is_dir() and not entry.is_symlink() and is_name(entry.name)
+        if is_instance_dir and entry.name not in names and not _is_busy(home, entry.name):
+            yield Problem("the directory of an instance that is gone", str(entry), _COLLECT, is_damage=False)
 
 
-def _linked_problems(instance: Instance) -> Iterator[Problem]:
-    if instance.linked is not None and not Path(instance.linked).is_dir():
-        what = f"the instance '{instance.name}' is linked to a directory that is gone"
-        yield Problem(what, instance.linked, f"llama-mgr uninstall {instance.name}")
+def _problems_of(instances: Instances, name: str, home: Home, damaged: dict[str, LlamaMgrError]) -> Iterator[Problem]:
+    try:
+        instance = instances.find(name)
+    except LlamaMgrError as error:
+        mend = f"llama-mgr install {name} (the record is moved aside), or llama-mgr uninstall {name}"
+        yield Problem(error.message, str(home.instances_dir / f"{name}.json"), _mend_of(error, mend))
+        return
+    if instance.linked is None:
+        yield from _generation_problems(instance, home, damaged)
+    elif not Path(instance.linked).is_dir():
+        what = f"the instance '{name}' is linked to a directory that is gone"
+        yield Problem(what, instance.linked, f"llama-mgr uninstall {name}")
+    if instance.linked is not None or instance.generations:
+        yield from _link_problems(instances, instance)
 
 
-def _current_problems(instance: Instance, home: Home, damaged: dict[str, LlamaMgrError]) -> Iterator[Problem]:
+def _generation_problems(instance: Instance, home: Home, damaged: dict[str, LlamaMgrError]) -> Iterator[Problem]:
     repair = f"llama-mgr instance repair {instance.name}"
     if not instance.generations:
         yield Problem(
@@ -124,8 +122,6 @@ def _current_problems(instance: Instance, home: Home, damaged: dict[str, LlamaMg
 
 
 def _link_problems(instances: Instances, instance: Instance) -> Iterator[Problem]:
-    if instance.linked is None and not instance.generations:
-        return
     link, target = instances.link_of(instance), instances.prefix(instance)
     if link.is_symlink() and link.resolve() == target.resolve():
         return
@@ -154,7 +150,7 @@ def _build_error(builds: Builds, build_id: str, check: Callable[[BuildRecord], N
     try:
         check(builds.find(build_id))
     except LlamaMgrError as error:
-        return error
+        return error if builds.directory(build_id).is_dir() else None  # it may have been removed meanwhile
     return None
 
 

@@ -161,6 +161,10 @@ class Installer:
                 own = self.instances.find(name).build_ids()
             except CorruptStateError:
                 own = []  # a damaged record still can be removed; its builds are left to gc
+            except UnknownInstanceError:
+                if not self.instances.is_half_removed(name):
+                    raise
+                own = []  # an uninstall was killed after its commit; this one finishes it
             servers = [server for build_id in own for server in running.get(build_id, ())]
             if servers and not force:
                 raise InUseError(
@@ -174,9 +178,12 @@ class Installer:
             self.instances.require_removable(name)
             for build_id in doomed:
                 self.builder.builds.require_ours(build_id)
-            self.instances.remove(name)
-            forget_default(self._home, name)
-            return [build_id for build_id in doomed if self.discard_unneeded(build_id, running)]
+            forget_default(self._home, name)  # before the commit, so that a kill leaves no default that does not exist
+            self.instances.remove_record(name)
+            forget_default(self._home, name)  # and after it, for a `use` in between
+            removed = [build_id for build_id in doomed if self.discard_unneeded(build_id, running)]
+            self.instances.remove(name)  # last, so that a killed uninstall can be repeated
+            return removed
 
     def unneeded_builds(self, running: Mapping[str, Collection[str]]) -> list[str]:
         """Return the builds that no instance and no running server needs."""
@@ -216,7 +223,8 @@ class Installer:
         for name in self.instances.names():
             if name != without:
                 # A damaged record stops this: better than losing the builds that it named.
-                kept.update(self.instances.find(name).build_ids())
+                instance = self.instances.find_or_none(name)  # another uninstall may have been faster
+                kept.update(instance.build_ids() if instance else ())
         return kept
 
     def locked(self, name: str, purpose: str) -> AbstractContextManager[None]:

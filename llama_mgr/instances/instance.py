@@ -226,21 +226,38 @@ class Instances:
         instance.generations = [current, *(one for one in earlier if one.build_id != build_id)]
         self._commit(instance)
 
-    def remove(self, name: str) -> None:
-        """Remove the name; its builds stay until `gc`. Works for damaged records, too.
+    def remove_record(self, name: str) -> None:
+        """Remove the record of `name`, which is the commit of an uninstall, then its link. Damaged records go, too.
+
+        The directory stays, as the sign that an uninstall is not finished; `remove` takes it away.
 
         Raises:
             RefusedError: something that is not ours lies in the instance's directory.
+            StorageError: the disk failed.
         """
         directory = join_below(self._home.instances_dir, name)
         self.require_removable(name)
         with store.storage_errors("cannot remove", directory):
-            self._file(name).unlink(missing_ok=True)
-            store.sync_dir(self._home.instances_dir)
+            if self._home.instances_dir.is_dir():
+                self._file(name).unlink(missing_ok=True)
+                store.sync_dir(self._home.instances_dir)
             if directory.is_dir():
                 for own in directory.iterdir():
                     own.unlink(missing_ok=True)
+                store.sync_dir(directory)
+
+    def remove(self, name: str) -> None:
+        """Remove all that is left of the name; its builds stay until `gc`. Raises as `remove_record`."""
+        self.remove_record(name)
+        directory = join_below(self._home.instances_dir, name)
+        with store.storage_errors("cannot remove", directory):
+            if directory.is_dir():
                 directory.rmdir()
+                store.sync_dir(self._home.instances_dir)
+
+    def is_half_removed(self, name: str) -> bool:
+        """Tell whether an uninstall of `name` was killed after its commit."""
+        return not self._file(name).exists() and join_below(self._home.instances_dir, name).is_dir()
 
     def require_removable(self, name: str) -> None:
         """Raise a RefusedError when the instance's directory is a link or holds more than our `current`."""

@@ -1,10 +1,12 @@
 """Sources from real git repositories on this disk: which versions are found, and what the network does to them."""
 
+import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,9 @@ def test_a_build_number_without_a_tag_is_counted(
     assert (source.version, source.build_number) == ("b11410", 11410)
     assert run_git("rev-list", "--count", source.commit, cwd=tiny_repository.path) == "11410"
     assert listener.notes == [f"b11410 has no tag; it is commit {source.commit[:9]}"]
+    listener.bars.clear()
+    assert sources.locate(Wanted("b11410", repo_url=tiny_repository.url)) == source
+    assert listener.bars == []
 
 
 def test_a_tag_is_found_by_name_even_where_it_looks_like_an_object(sources: Sources, scratch: Scratch) -> None:
@@ -296,6 +301,52 @@ def test_what_a_server_answers_becomes_the_right_error(
         server.shutdown()
 
     assert type(caught.value) is error
+
+
+class GitOverHttp(BaseHTTPRequestHandler):
+    """git's own HTTP back end, behind Python's HTTP server."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        variables = {
+            "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(self.server.root), "GIT_HTTP_EXPORT_ALL": "1",  # type: ignore[attr-defined]
+            "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command, "REMOTE_ADDR": "127.0.0.1",
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""), "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""), "GIT_CONFIG_GLOBAL": os.devnull,
+        }  # fmt: skip
+        ended = subprocess.run(["git", "http-backend"], input=body, env=variables, capture_output=True, check=True)
+        head, _, content = ended.stdout.partition(b"\r\n\r\n")
+        self.send_response(200)
+        for line in head.decode().splitlines():
+            self.send_header(*line.split(": ", 1))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET  # noqa: N815 (http.server looks for this name)
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+
+def test_a_repository_is_fetched_over_http(sources: Sources, scratch: Scratch, listener: Listener, home: Home) -> None:
+    scratch.git("config", "uploadpack.allowFilter", "true")
+    scratch.commit("b1", file="old")
+    expected = scratch.commit("b2")
+    with ThreadingHTTPServer(("127.0.0.1", 0), GitOverHttp) as server:
+        server.root = scratch.directory.parent  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/scratch/.git"
+        source = sources.locate(Wanted(repo_url=url, allow_http=True))
+        server.shutdown()
+
+    sources.check_out(source, home.staging_dir / "x")  # the server is gone: everything is here
+
+    assert (source.commit, source.version) == (expected, "b2")
+    assert [bar.split(" ")[0:2] for bar in listener.bars] == [["clone", url], ["fetch", "the"]]
+    assert (home.staging_dir / "x" / "old").is_file()
 
 
 def test_the_users_git_configuration_counts(

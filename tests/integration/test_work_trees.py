@@ -74,7 +74,7 @@ def test_a_work_tree_that_vanished_is_forgotten(sources: Sources, tiny_repositor
     sources.check_out(source, target)
     shutil.rmtree(target)
 
-    sources.check_out(source, target)
+    sources.check_out(source, home.staging_dir / "y" / "source")
 
     assert run_git("worktree", "list", cwd=mirror_of(home)).count("\n") == 1
 

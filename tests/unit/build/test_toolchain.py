@@ -302,6 +302,15 @@ def test_cudahostcxx_chooses(bin_dir: Path, cuda: Path) -> None:
     assert "CUDAHOSTCXX" in missing(found(NVCC, {**environ, "CUDAHOSTCXX": "nowhere"}))
 
 
+def test_defined_host_compiler_is_the_users_business(bin_dir: Path, cuda: Path) -> None:
+    gcc(bin_dir, "g++", 14)
+    gcc(bin_dir, "c++", 14)
+    known = {"define.CMAKE_CUDA_HOST_COMPILER": "/opt/gcc/bin/g++"}
+    toolchain = find_toolchain([recipe(NVCC)], None, HOST, path_of(bin_dir, cuda), {}, known=known)
+    assert toolchain.missing == []
+    assert "cuda.host-cxx" not in toolchain.facts
+
+
 def test_no_gcc_that_nvcc_accepts(bin_dir: Path, cuda: Path) -> None:
     gcc(bin_dir, "g++", 14)
     gcc(bin_dir, "c++", 14)

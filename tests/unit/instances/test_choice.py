@@ -8,7 +8,7 @@ from llama_mgr.errors import BadConfigError, UnknownInstanceError
 from llama_mgr.instances.choice import INSTANCE_VARIABLE, choose, default_name, forget_default, set_default
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.paths import Home
-from tests.unit.instances.conftest import MakeBuild
+from tests.tools.shelf_build import MakeBuild
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from llama_mgr.errors import (
 from llama_mgr.instances.instance import KEPT_GENERATIONS, Instances, WantedBuild
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from tests.unit.instances.conftest import MakeBuild, program_of
+from tests.tools.shelf_build import MakeBuild, program_of
 
 WANTED = WantedBuild()
 

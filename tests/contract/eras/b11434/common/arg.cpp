@@ -1,1 +1,0 @@
-// excerpt: --list-devices

@@ -1,2 +1,0 @@
-// excerpt: LayerSettingEXT
-// excerpt: spirv/unified1/spirv.hpp

@@ -1,1 +1,0 @@
-// here in git, left out of the archive on the package index

@@ -1,0 +1,83 @@
+"""Builds that need no compiler: whole and recorded like real ones, but their only program is a shell script."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from llama_mgr import store
+from llama_mgr.build.builder import Builder, Prepared
+from llama_mgr.build.capability import Capabilities
+from llama_mgr.build.plan import Plan
+from llama_mgr.build.record import RECORD_NAME, BuildRecord, Builds, recorded_files
+from llama_mgr.paths import Home
+
+MakeBuild = Callable[..., BuildRecord]
+
+
+def plan_of(number: int = 1, recipe: str = "cpu", **changes: str) -> Plan:
+    """A plan of the build `b<number>`."""
+    return Plan(
+        version=changes.get("version", f"b{number}"),
+        build_number=number,
+        commit=changes.get("commit", f"{number:040x}"),
+        source_kind="git",
+        location="https://example.invalid/llama.cpp",
+        recipe=recipe,
+        parts=[],
+        defines={},
+        environ={},
+        targets={"server": ["llama-server"]},
+        patch_build_info=None,
+        compilers={},
+        host={"os": "linux", "machine": "x86_64"},
+    )
+
+
+def publish_build(home: Home, plan: Plan) -> BuildRecord:
+    """Publish a build of `plan` whose only program is a shell script that says its number."""
+    with store.staging(home, "test") as staged:
+        prefix = staged / "prefix"
+        (prefix / "bin").mkdir(parents=True)
+        program = prefix / "bin" / "llama-server"
+        program.write_text(f"#!/bin/sh\necho version: {plan.build_number}\n")
+        program.chmod(0o755)
+        store.mark(prefix, of=plan.build_id)
+        record = BuildRecord(
+            build_id=plan.build_id,
+            digest=plan.digest,
+            plan=plan,
+            made_at=store.now_at(),
+            took_s=0.0,
+            configure_argv=[],
+            tools={},
+            cache_hits=0,
+            cache_misses=0,
+            programs={"server": "llama-server"},
+            converter=None,
+            converter_requirements=None,
+            capabilities=Capabilities(),
+            files=recorded_files(prefix),
+        )
+        store.write_document(prefix / RECORD_NAME, "build", record)
+        if plan.build_id in Builds(home).ids():
+            Builds(home).discard(plan.build_id)
+        store.publish(prefix, Builds(home).directory(plan.build_id))
+    return record
+
+
+class ShelfBuilder(Builder):
+    """The real builder, but what it builds comes from the shelf: no compiler runs."""
+
+    home: Home
+    built: list[str]
+    fail: LookupError | Exception | None = None
+
+    def build(self, prepared: Prepared, parallel: int | None = None) -> BuildRecord:  # noqa: ARG002
+        if self.fail is not None:
+            raise self.fail
+        self.built.append(prepared.plan.version)
+        return publish_build(self.home, prepared.plan)
+
+
+def program_of(home: Home, build_id: str) -> Path:
+    """The one program of a build."""
+    return Builds(home).directory(build_id) / "bin" / "llama-server"

@@ -1,0 +1,56 @@
+"""`llama-mgr doctor`: what it shows, and what it ends with."""
+
+from pathlib import Path
+
+from llama_mgr.paths import Home
+from tests.conftest import Cli
+from tests.tools.fake_program import make_compiler, make_program, path_of
+
+
+def test_a_sound_machine(cli: Cli, home: Home) -> None:
+    document = cli.json("doctor")
+    tools = {tool["name"]: tool for tool in document["tools"]}
+    assert {"c", "c++", "cmake", "ninja", "uv", "git"} <= set(tools)
+    assert Path(tools["cmake"]["path"]).is_absolute()
+    recipes = {recipe["name"]: recipe for recipe in document["recipes"]}
+    assert recipes["cpu"]["ready"]
+    assert all(recipe["ready"] or recipe["missing"] for recipe in recipes.values())
+    assert document["host"]["cores"] >= 1
+    assert document["free_disk_bytes"] > 0
+    assert document["auto"]["recipe"] in recipes
+    assert document["problems"] == []
+    assert list(home.root.iterdir()) == [], "nothing is changed"
+
+
+def test_leftovers_and_damage_and_the_commands_that_mend_them(cli: Cli, home: Home) -> None:
+    (home.staging_dir / "b9-cpu-0123").mkdir(parents=True)
+    answer = cli.done("doctor")
+    assert "leftover: unfinished work" in answer.stdout
+    assert "mend:  llama-mgr instance gc" in answer.stdout
+    cli.done("instance", "gc")
+    home.instances_dir.mkdir(exist_ok=True)
+    (home.instances_dir / "main.json").write_text("{")
+    answer = cli("doctor")
+    assert answer.status == 5
+    assert "problem: cannot read" in answer.stdout
+    cli.done("uninstall", "main")
+    assert cli.done("doctor").stdout.rstrip().endswith("nothing is wrong")
+
+
+def test_a_broken_config_is_a_problem_not_an_end(cli: Cli, home: Home) -> None:
+    home.config_file.write_text("[build\n")
+    document = cli.json("doctor", status=5)
+    assert [problem["where"] for problem in document["problems"]] == [str(home.config_file)]
+    assert document["tools"]
+
+
+def test_without_compilers_the_status_says_tools_are_missing(cli: Cli, tmp_path: Path) -> None:
+    document = cli.json("doctor", status=8, **path_of(tmp_path / "bin"))
+    cpu = next(recipe for recipe in document["recipes"] if recipe["name"] == "cpu")
+    assert {"c", "c++", "git"} <= {one["name"] for one in cpu["missing"]}
+    git = next(tool for tool in document["tools"] if tool["name"] == "git")
+    assert (git["path"], git["hint"]) == ("", "install git")
+    make_compiler(tmp_path / "bin", "cc", "cc 12.2.0")
+    make_compiler(tmp_path / "bin", "c++", "c++ 12.2.0")
+    make_program(tmp_path / "bin", "git", "git version 2.39.5")
+    cli.json("doctor", **path_of(tmp_path / "bin"))
