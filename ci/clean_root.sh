@@ -78,7 +78,11 @@ root=$(cd "$root" && pwd)
 # -- what goes into the copy -------------------------------------------------------------------------------------------
 
 scratch=$(mktemp -d -p "${TMPDIR:-/var/tmp}" llama-mgr-clean-root.XXXXXX)
+child=''
 leave() {
+  if [[ $child ]] && kill -KILL "$child" 2>/dev/null; then # unshare blocks TERM; its namespace dies with it
+    wait "$child" 2>/dev/null || true
+  fi
   if [[ $keep ]]; then
     echo "kept: $scratch" >&2
   else
@@ -177,5 +181,8 @@ enter() { # enter ROOT SCRATCH CERTIFICATES PACKAGES USER DIR:PATH[:ro]... -- SE
 
 status=0
 unshare --mount --pid --fork --kill-child bash -c "$(declare -f enter); enter \"\$@\"" enter \
-  "$root" "$scratch" "$certificates" "$packages" "$user" "${binds[@]}" -- "${settings[@]}" </dev/null || status=$?
+  "$root" "$scratch" "$certificates" "$packages" "$user" "${binds[@]}" -- "${settings[@]}" </dev/null &
+child=$! # in the background, because bash would hold back our traps until a foreground child ends
+wait "$child" || status=$?
+child=''
 exit "$status"

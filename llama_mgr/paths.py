@@ -180,7 +180,10 @@ def home_from(environ: dict[str, str]) -> Home:
         raise BadInputError(
             "cannot find a home directory: HOME is", user_home, "not a user's directory", hint=f"set {HOME_VARIABLE}"
         )
-    return Home(_checked_absolute("HOME", user_home) / ".llama-mgr")
+    directory = _checked_absolute("HOME", user_home)
+    if not directory.is_dir():  # a service account's /nonexistent; root could make it, and would surprise everybody
+        raise StorageError("cannot use HOME", directory, "there is no such directory", hint=f"set {HOME_VARIABLE}")
+    return Home(directory / ".llama-mgr")
 
 
 def _checked_absolute(variable: str, value: str) -> Path:

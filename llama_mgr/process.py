@@ -38,13 +38,17 @@ _INHERITED = frozenset(
 def child_environ(environ: Mapping[str, str], **extra: str) -> dict[str, str]:
     """Return the environment for a child: the harmless part of `environ`, a plain locale, then `extra`."""
     kept = {name: value for name, value in environ.items() if name in _INHERITED}
-    return {**kept, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **extra}
+    return {**kept, "PATH": _absolute_path(environ), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **extra}
+
+
+def _absolute_path(environ: Mapping[str, str]) -> str:
+    """Return PATH without relative entries, which would let the working directory choose programs."""
+    return os.pathsep.join(part for part in environ.get("PATH", "").split(os.pathsep) if part.startswith("/"))
 
 
 def found_program(name: str, environ: Mapping[str, str]) -> Path | None:
     """Return the absolute path of `name` on the PATH of `environ`; relative entries (the cwd) never count."""
-    absolute_only = os.pathsep.join(part for part in environ.get("PATH", "").split(os.pathsep) if part.startswith("/"))
-    found = shutil.which(name, path=absolute_only)
+    found = shutil.which(name, path=_absolute_path(environ))
     return Path(found) if found else None
 
 

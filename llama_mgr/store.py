@@ -202,10 +202,11 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFoundError("cannot read", path, "there is no such file") from error
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
+            raise StorageError("cannot read", path, "it is not a regular file")
         with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise StorageError("cannot read", path, "it is not a regular file")
             if found.st_size > limit_bytes:
                 raise StorageError(
                     "cannot read",

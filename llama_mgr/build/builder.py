@@ -66,11 +66,11 @@ class Builder:
         host = detect_host(self._environ)
         source = self.sources.locate(request.wanted)
         overrides = {name: Path(path) for name, path in self._settings.build.tools.items()}
-        known = source_facts(source)
+        defines = {**parse_cmake_args(self._settings.build.cmake_args), **request.defines}
+        known = {**source_facts(source), **{f"define.{name}": value for name, value in defines.items()}}
         toolchain = find_toolchain(
             chain, source.tree, host, self._environ, overrides, known=known, build_number=source.build_number
         )
-        defines = {**parse_cmake_args(self._settings.build.cmake_args), **request.defines}
         resolved = resolve(chain, source.tree, {**toolchain.facts, **known}, host, source.build_number, defines)
         targets = _chosen_targets(request.targets or tuple(self._settings.build.targets), resolved.targets)
         return Prepared(_plan_of(source, resolved, toolchain, host, targets), source, resolved, toolchain, host)

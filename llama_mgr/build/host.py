@@ -23,7 +23,6 @@ _X86_INSTRUCTIONS = re.compile(
     r"(s?sse\d?|sse4_[12]|avx|amx|fma|f16c|bmi|aes|vaes|gfni|sha|v?pclmul|popcnt|abm|movbe|adx|rdrnd|rdseed|cx16|lahf_lm"
     r"|xop|3dnow|lm$|mmx|fsgsbase|clflushopt|clwb|movdir|serialize|sm[34]$)"
 )
-_UNLIMITED_BYTES = 1 << 60  # v1 writes 2^63 rounded down to pages where v2 writes "max"
 _MANAGERS = {
     "debian": "apt", "ubuntu": "apt", "fedora": "dnf", "rhel": "dnf", "centos": "dnf", "arch": "pacman",
     "suse": "zypper", "opensuse": "zypper", "alpine": "apk",
@@ -141,7 +140,7 @@ def _cgroup_memory(root: Path) -> Iterator[tuple[int, int]]:
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             limit = _text(directory / limit_name).strip()
-            if limit.isdigit() and int(limit) < _UNLIMITED_BYTES:
+            if limit.isdigit():  # "max", or in v1 a number beyond any memory, is no limit
                 used = int(_text(directory / used_name).strip() or 0)
                 found = re.search(rf"^{cache_name} (\d+)$", _text(directory / "memory.stat"), re.MULTILINE)
                 yield int(limit), max(0, int(limit) - used + (int(found[1]) if found else 0))

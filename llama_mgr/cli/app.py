@@ -14,9 +14,18 @@ from typing import Any, NoReturn
 import click
 
 from llama_mgr import __version__
-from llama_mgr.errors import BadInputError, InternalError, InterruptedByUserError, LlamaMgrError, TerminatedError
+from llama_mgr.errors import (
+    BadInputError,
+    InternalError,
+    InterruptedByUserError,
+    LlamaMgrError,
+    StorageError,
+    TerminatedError,
+)
 from llama_mgr.text import did_you_mean, printable
 
+PROGRAM_NAME = "llama-mgr"
+COMPLETION_VARIABLE = "_LLAMA_MGR_COMPLETE"
 ARGUMENT_LIMIT = 2000
 ARGUMENT_CHARACTERS_LIMIT = 100_000
 
@@ -60,7 +69,8 @@ class LazyGroup(click.Group):
     def resolve_command(  # noqa: D102
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        is_unknown = args and args[0] not in COMMANDS and not args[0].startswith("-")
+        if is_unknown and not ctx.resilient_parsing:  # which completion uses: it must stay silent
             raise BadInputError(
                 "unknown command", args[0], "see `llama-mgr --help`", hint=did_you_mean(args[0], COMMANDS)
             )
@@ -98,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = list(sys.argv[1:] if arguments is None else arguments)
     own_words = words[: words.index("--")] if "--" in words else words
     as_json, debug = "--json" in own_words, "--debug" in own_words
+    _leave_relative_programs_out()
     _prepare_streams()
     _install_signal_handlers()
     try:
@@ -120,7 +131,11 @@ def _run(words: list[str]) -> None:
             f"it is too long: at most {ARGUMENT_LIMIT} arguments of {ARGUMENT_CHARACTERS_LIMIT} characters",
         )
     try:
-        app.main(words, prog_name="llama-mgr", standalone_mode=False)
+        if COMPLETION_VARIABLE in os.environ:
+            app.main(words, prog_name=PROGRAM_NAME)
+        # Not app.main: it would answer a closed pipe with status 1 by itself.
+        with app.make_context(PROGRAM_NAME, words) as ctx:
+            app.invoke(ctx)
     except click.exceptions.Exit as request:
         if request.exit_code:
             sys.exit(request.exit_code)
@@ -190,6 +205,12 @@ def _say(error: LlamaMgrError) -> None:
         print(f"hint:  {error.hint}", file=sys.stderr)  # noqa: T201
 
 
+def _leave_relative_programs_out() -> None:
+    """Take the empty and relative entries from PATH: GitPython runs `git` from there as soon as it is imported."""
+    entries = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join(entry for entry in entries if entry.startswith("/"))
+
+
 def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
@@ -211,8 +232,11 @@ def _install_signal_handlers() -> None:
 def _flush_or_leave() -> None:
     try:
         sys.stdout.flush()
-    except (BrokenPipeError, OSError, ValueError):
+    except (BrokenPipeError, ValueError):
         _leave_quietly()
+    except OSError as error:  # the answer is lost, and a script must not take that for success
+        _say(StorageError("cannot write the answer", None, error.strerror or ""))
+        _leave_quietly(StorageError.exit_status)
 
 
 def _leave_quietly(status: int = 0) -> NoReturn:

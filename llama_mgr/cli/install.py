@@ -10,6 +10,7 @@ from llama_mgr.cli.completing import complete_recipes
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
 from llama_mgr.errors import BadInputError
+from llama_mgr.names import checked_name
 from llama_mgr.text import duration_words, size_words
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
 
     name, wanted = _request(context, options)
     installer = Installer(context.home, context.settings, context.environ, context.reporter)
+    if name is not None:
+        checked_name(name, taken=installer.instances.names())
     if options["update_only"]:
         _require_existing(installer, name)
     if options["dry_run"]:

@@ -56,7 +56,6 @@ def instance_document(home: Home, instance: "Instance") -> dict[str, Any]:
     """Return everything that is known of an instance, as `instance show --json` prints it."""
     import msgspec
 
-    from llama_mgr.build.record import Builds
     from llama_mgr.instances.choice import default_name
     from llama_mgr.instances.instance import Instances
 
@@ -68,7 +67,7 @@ def instance_document(home: Home, instance: "Instance") -> dict[str, Any]:
         "history": [msgspec.to_builtins(generation) for generation in instance.generations],
     }
     if instance.linked is None:
-        record = Builds(home).find(instance.current.build_id)
+        record = Instances(home).build_of(instance)
         document |= {
             "plan": msgspec.to_builtins(record.plan),
             "programs": record.programs,

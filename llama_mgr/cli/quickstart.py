@@ -72,7 +72,6 @@ def _instance(context: Context, version: str | None, arch: str | None) -> "Insta
         return choice.instance
     wanted = WantedBuild(
         version=version or "latest",
-        repo_url=context.settings.source.repo_url or None,
         recipe=arch or context.settings.default_arch,
     )
     return Installer(context.home, context.settings, context.environ, context.reporter).install(None, wanted).instance

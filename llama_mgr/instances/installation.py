@@ -1,5 +1,6 @@
 """What install, update, uninstall and gc do: builds made or found, then names pointed at them under their locks."""
 
+import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
@@ -174,7 +175,8 @@ class Installer:
                     hint="stop the server first, or use --force",
                 )
             needed = self._needed(running, without=name)
-            doomed = [build_id for build_id in own if build_id not in needed and build_id in self.builder.builds.ids()]
+            builds = self.builder.builds
+            doomed = [one for one in own if one not in needed and os.path.lexists(builds.directory(one))]
             self.instances.require_removable(name)
             for build_id in doomed:
                 self.builder.builds.require_ours(build_id)

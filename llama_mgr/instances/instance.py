@@ -275,6 +275,22 @@ class Instances:
             Path(instance.linked) if instance.linked is not None else self._builds.directory(instance.current.build_id)
         )
 
+    def build_of(self, instance: Instance) -> BuildRecord:
+        """Return the build that the instance is now.
+
+        Raises:
+            CorruptStateError: it is gone or damaged; `instance repair` makes it again.
+        """
+        try:
+            return self._builds.find(instance.current.build_id)
+        except (NotFoundError, CorruptStateError) as error:
+            raise CorruptStateError(
+                "cannot use the instance",
+                instance.name,
+                f"the record of its build {instance.current.build_id} is missing or damaged",
+                hint=f"llama-mgr instance repair {instance.name}",
+            ) from error
+
     def program(self, instance: Instance, name: str) -> Path:
         """Return the absolute path of a llama.cpp program (`llama-server` or its canonical name `server`).
 
@@ -283,7 +299,7 @@ class Instances:
         """
         known = {path.name: path for path in _programs(self.prefix(instance))}
         if instance.linked is None:
-            record = self._builds.find(instance.current.build_id)
+            record = self.build_of(instance)
             bin_dir = self.prefix(instance) / "bin"
             known |= {canonical: bin_dir / program for canonical, program in record.programs.items()}
         path = known.get(name) or known.get(f"llama-{name}")

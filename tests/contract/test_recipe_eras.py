@@ -281,6 +281,16 @@ def test_old_trees_are_told_their_number(era: str, file: str | None) -> None:
     assert resolved(era, "cpu").patch_build_info == file
 
 
+@pytest.mark.parametrize(
+    ("gcc", "wrong"),
+    [("11.4", True), ("11.5", False), ("12.2", True), ("12.4", False), ("13.2", True), ("14.1", False)],
+)
+def test_gcc_that_gets_amx_wrong_does_not_use_it(gcc: str, wrong: bool) -> None:
+    defines = resolved("b11434", "cpu", {"c++.gcc": gcc}).defines
+    assert ("CMAKE_CXX_FLAGS" in defines and "-mno-amx-tile" in defines["CMAKE_CXX_FLAGS"].value) is wrong
+    assert "CMAKE_CXX_FLAGS" not in resolved("b3600", "cpu", {"c++.gcc": gcc}).defines
+
+
 def test_libraries_are_used_when_found() -> None:
     found = {"lib.curl": "/usr/include/curl/curl.h", "lib.openssl": "/usr/include/openssl/opensslv.h"}
     assert resolved("b4747", "cpu", found).defines["LLAMA_CURL"].value == "ON"
@@ -341,6 +351,7 @@ def _all_cases() -> Iterator[Resolved]:
             yield resolved(era, recipe, known, on, **settings)
         except IncompleteSourceError:
             continue
+    yield from (resolved("b11434", "cpu", {"c++.gcc": version}) for version in ("11.4", "12.2", "13.2", "14.1"))
 
 
 NEVER_REACHED: set[tuple[str, int]] = set()

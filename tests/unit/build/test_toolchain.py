@@ -215,11 +215,12 @@ def test_real_compilers() -> None:
     assert "-" in target
 
 
-def test_cc_and_cxx_choose(bin_dir: Path) -> None:
+def test_cc_and_cxx_choose(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = make_compiler(bin_dir, "g++-11", "g++-11 (Debian) 11.3.0")
     toolchain = found("", {**path_of(bin_dir), "CXX": "ccache g++-11", "CC": str(bin_dir / "cc")})
     assert toolchain.tools["c++"].path == chosen
     assert toolchain.tools["c"].path == bin_dir / "cc"
+    monkeypatch.chdir(bin_dir)
     why = missing(found("", {**path_of(bin_dir), "CXX": "./g++-11"}))["c++"]
     assert why == "CXX names ./g++-11, which is no working compiler"
 
