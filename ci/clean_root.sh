@@ -180,7 +180,7 @@ enter() { # enter ROOT SCRATCH CERTIFICATES PACKAGES USER DIR:PATH[:ro]... -- SE
 }
 
 status=0
-unshare --mount --pid --fork --kill-child bash -c "$(declare -f enter); enter \"\$@\"" enter \
+setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child bash -c "$(declare -f enter); enter \"\$@\"" enter \
   "$root" "$scratch" "$certificates" "$packages" "$user" "${binds[@]}" -- "${settings[@]}" </dev/null &
 child=$! # in the background, because bash would hold back our traps until a foreground child ends
 wait "$child" || status=$?

@@ -223,7 +223,7 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         kind = NoSpaceError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
-        where = error.filename or path
+        where = error.filename2 or error.filename or path  # of a rename or link, the new name
         raise kind(what, where, error.strerror or str(error), hint=_storage_hint(error)) from error
 
 

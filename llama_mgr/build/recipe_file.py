@@ -76,6 +76,8 @@ class Fact(_Part, frozen=True, kw_only=True):
     """A file whose text is matched; may hold `{fact}`s and globs."""
     pattern: str = r"^\s*(\S.*?)\s*$"
     """The first match's group 1 is the fact."""
+    default: str = ""
+    """What it usually is: shown by dry runs where the tool is missing. Nothing is built with it."""
 
 
 class Need(_Part, frozen=True, kw_only=True):

@@ -129,6 +129,7 @@ class _Search:
                     self.facts[fact.name] = value
         elif not wanted.optional:
             self.missing[wanted.name] = Missing(wanted.name, why, wanted.hint, wanted.packages)
+            self.facts |= {fact.name: fact.default for fact in wanted.facts if fact.default}
 
     def _keep(self, found: FoundTool) -> None:
         self.tools[found.name] = found

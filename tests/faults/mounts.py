@@ -53,8 +53,11 @@ class PowerSupply:
 
 
 @contextmanager
-def power_supply(work_dir: Path, size: str = "512M") -> Iterator[PowerSupply]:
-    """Mount a fresh ext4 image below `work_dir` for as long as the context is open."""
+def power_supply(work_dir: Path, size: str = "8G") -> Iterator[PowerSupply]:
+    """Mount a fresh ext4 image below `work_dir` for as long as the context is open.
+
+    The image is sparse; its size is what an install wants to see free.
+    """
     image, mount_dir = work_dir / "image", work_dir / "mount"
     mount_dir.mkdir(parents=True)
     _command("truncate", "-s", size, image)
