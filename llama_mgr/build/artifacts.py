@@ -5,7 +5,7 @@ Upstream's `cmake --install` is not used: it empties the rpath of every file, an
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def collect(
     convert: Convert,
     *,
     everything: bool = False,
+    omit: Sequence[str] = (),
 ) -> Collected:
     """Copy what a build made into `prefix`.
 
@@ -71,6 +72,7 @@ def collect(
         tools: canonical tool to the CMake target that was built for it.
         convert: where the tree may keep its converter.
         everything: copy every program that the build made, not only those of `tools`.
+        omit: globs of libraries that are left out.
 
     Raises:
         IntegrityError: a target's program is not there.
@@ -83,7 +85,7 @@ def collect(
         programs = {tool: _copied_program(target, artifacts, bin_dir) for tool, target in tools.items()}
         if everything:
             _copy_programs(artifacts, bin_dir)
-        libraries = _copied_libraries(artifacts, build_dir, bin_dir)
+        libraries = _copied_libraries(artifacts, build_dir, bin_dir, omit)
         converter = _copied_converter(source_dir, prefix / "convert", convert)
     requirements = next((name for name in convert.requirements if (prefix / "convert" / name).is_file()), None)
     return Collected(programs, libraries, converter, requirements)
@@ -109,10 +111,13 @@ def _is_library(path: Path) -> bool:
     return any(path.match(pattern) for pattern in _LIBRARY_GLOBS)
 
 
-def _copied_libraries(artifacts: Mapping[str, list[Path]], build_dir: Path, bin_dir: Path) -> tuple[str, ...]:
+def _copied_libraries(
+    artifacts: Mapping[str, list[Path]], build_dir: Path, bin_dir: Path, omit: Sequence[str]
+) -> tuple[str, ...]:
     # Asking CMake where libraries are made covers every era: bin today, src and ggml/src/* before b4545.
     directories = {build_dir / "bin", *(path.parent for paths in artifacts.values() for path in paths)}
     found = {path for one in directories for pattern in _LIBRARY_GLOBS for path in one.glob(pattern)}
+    found = {path for path in found if not any(path.match(pattern) for pattern in omit)}
     for path in sorted(found):
         if path.is_symlink() and "/" in str(path.readlink()):
             raise IntegrityError("cannot collect the library", path.name, "it is a link that leaves its directory")

@@ -171,6 +171,7 @@ def _plan_of(
         defines={name: setting.value for name, setting in sorted(resolved.defines.items())},
         environ={name: setting.value for name, setting in sorted(resolved.environ.items())},
         targets=targets,
+        omit=list(resolved.omit),
         patch_build_info=resolved.patch_build_info,
         compilers=compilers,
         host=about_host,

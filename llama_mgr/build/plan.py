@@ -34,6 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the recipe adds to the environment of configure and build."""
     targets: dict[str, list[str]]
     """Canonical tool to candidate CMake targets."""
+    omit: list[str]
+    """Globs of built files that are left out."""
     patch_build_info: str | None
     compilers: dict[str, str]
     """Language or toolkit to identity: `{"c++": "g++ 12.2.0 x86_64-linux-gnu", "nvcc": "13.0"}`."""

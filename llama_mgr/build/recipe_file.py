@@ -60,6 +60,8 @@ class Rule(_Part, frozen=True, kw_only=True):
     fact that is absent is left out."""
     drop: list[str] = msgspec.field(default_factory=list)
     """Defines set by earlier rules that must not be passed."""
+    omit: list[str] = msgspec.field(default_factory=list)
+    """Globs of files in `bin/` that are built and then left out: `libggml-cpu-sapphirerapids.*`."""
     patch_build_info: list[str] = msgspec.field(default_factory=list)
     """Files of old trees that are rewritten in the checkout so that the build knows its number (first that exists)."""
 

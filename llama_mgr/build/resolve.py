@@ -48,6 +48,8 @@ class Resolved:
     disk_mib: int
     device_prefix: str
     launch_environ: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()
+    """Globs of files in `bin/` that are left out of the build."""
     fired: frozenset[tuple[str, int]] = field(default_factory=frozenset)
     """The rules whose condition held: recipe and number, counted from 1."""
 
@@ -100,6 +102,7 @@ class _Resolution:
         self._build_number = build_number
         self._settings = {name: value for recipe in chain for name, value in recipe.settings.items()}
         self._facts |= {f"setting.{name}": value for name, value in self._settings.items() if isinstance(value, str)}
+        self._omit: list[str] = []
         self._patch_build_info: str | None = None
         self._fired: set[tuple[str, int]] = set()
         self.defines: dict[str, Setting] = {}
@@ -151,6 +154,7 @@ class _Resolution:
             value = filled(text, self._facts)
             if value is not None:
                 self._environ[name] = Setting(name, value, origin)
+        self._omit += rule.omit
         for path in rule.patch_build_info:
             if self._patch_build_info is None and self._tree.has(path):
                 self._patch_build_info = path
@@ -176,6 +180,7 @@ class _Resolution:
             failures=[self._worded(one) for recipe in reversed(self._chain) for one in recipe.failures],
             convert=_convert(self._chain),
             patch_build_info=self._patch_build_info,
+            omit=tuple(dict.fromkeys(self._omit)),
             job_memory_mib=max([_last(main, "job_memory_mib"), *(recipe.job_memory_mib for recipe in parts)]),
             disk_mib=max([_last(main, "disk_mib"), *(recipe.disk_mib for recipe in parts)]),
             device_prefix=next((recipe.device_prefix for recipe in reversed(main) if recipe.device_prefix), ""),

@@ -142,7 +142,7 @@ class StagedBuild:
     def _collected(self, build_dir: Path, source_dir: Path, prefix: Path, targets: Mapping[str, str]) -> Collected:
         tools = {tool: target for tool, target in targets.items() if tool != ALL_TARGETS}
         everything = ALL_TARGETS in targets
-        return collect(build_dir, source_dir, prefix, tools, self._resolved.convert, everything=everything)
+        return collect(build_dir, source_dir, prefix, tools, self._resolved.convert, everything=everything, omit=self._plan.omit)
 
     def _cmake(self, source_dir: Path, build_dir: Path, environ: Mapping[str, str], log: BinaryIO) -> CMake:
         tools = self._toolchain.tools

@@ -289,6 +289,9 @@ def test_gcc_that_gets_amx_wrong_does_not_use_it(gcc: str, wrong: bool) -> None:
     defines = resolved("b11434", "cpu", {"c++.gcc": gcc}).defines
     assert ("CMAKE_CXX_FLAGS" in defines and "-mno-amx-tile" in defines["CMAKE_CXX_FLAGS"].value) is wrong
     assert "CMAKE_CXX_FLAGS" not in resolved("b3600", "cpu", {"c++.gcc": gcc}).defines
+    assert resolved("b11434", "cpu-portable", {"c++.gcc": gcc}).omit == (
+        ("libggml-cpu-sapphirerapids.*",) if "CMAKE_CXX_FLAGS" in defines else ()
+    )
 
 
 def test_libraries_are_used_when_found() -> None:
@@ -351,7 +354,8 @@ def _all_cases() -> Iterator[Resolved]:
             yield resolved(era, recipe, known, on, **settings)
         except IncompleteSourceError:
             continue
-    yield from (resolved("b11434", "cpu", {"c++.gcc": version}) for version in ("11.4", "12.2", "13.2", "14.1"))
+    for recipe in ("cpu", "cpu-portable"):
+        yield from (resolved("b11434", recipe, {"c++.gcc": version}) for version in ("11.4", "12.2", "13.2", "14.1"))
 
 
 NEVER_REACHED: set[tuple[str, int]] = set()

@@ -26,6 +26,7 @@ def plan_of(number: int = 1, recipe: str = "cpu", **changes: str) -> Plan:
         defines={},
         environ={},
         targets={"server": ["llama-server"]},
+        omit=[],
         patch_build_info=None,
         compilers={},
         host={"os": "linux", "machine": "x86_64"},

@@ -7,19 +7,19 @@ files may appear, and the bare mirror of a repository that really was asked.
 
 Where our command line differs from the table's words:
 
-* `--ref` is the VERSION argument and `--branch`; `--profile` is `--arch`; `--repo` is `--repo-url`; `server start --port`
-  is `quickstart --port`.
+* `--ref` is the VERSION argument and `--branch`; `--profile` is `--arch`; `--repo` is `--repo-url`; `server start
+  --port` is `quickstart --port`.
 * Row 7: names are ASCII, so the two Unicode forms of a name cannot both exist: both are malformed (2).
 * Row 17: root may bind port 80, so that part is not tried.
 * Row 48: there is no older schema yet, so a missing one counts as the first, and others are refused.
-* Rows 50 and 51 speak of an index that can be made again. Our counterpart is `instances/<name>.json`, which is no cache:
-  it alone knows what a name stands for. So it is not rebuilt from a guess; the command that needs it ends with 5, names
+* Rows 50 and 51 speak of an index that can be made again. Our counterpart is `instances/<name>.json`, which is no
+  cache: it alone knows what a name stands for. So it is not rebuilt from a guess; the command that needs it ends with 5, names
   the file and the command that mends it, and `instance list` shows the others and warns.
 * Row 54: a server is `servers/<name>/`, alive while its lock is held. What its record says of a pid is never a target.
 * Row 55: the stale file is `alive.lock`.
 * Row 56: commands that build wait and say for whom; those that take no time end with 4.
-* Row 57: a lock file that somebody deletes while it is free is simply made again; our commands never delete one. (That a
-  process that opened the deleted file notices it is tested with the store.)
+* Row 57: a lock file that somebody deletes while it is free is simply made again; our commands never delete one. (That
+  a process that opened the deleted file notices it is tested with the store.)
 """
 
 import contextlib
@@ -166,8 +166,10 @@ NAMES = [
     case(1, "rollback", "instance", "rollback", "../../etc", status=2, says=FORM),
     case(1, "link", "instance", "link", "../../etc", ".", status=2, says=FORM),
     case(1, "exec", "exec", "-i", "../../etc", "llama-server", status=2, says=FORM),
-    case(9, "option-as-version", "install", "x", "--", "--upload-pack=touch canary", status=2, says="do not start with '-'"),
-    case(9, "option-as-branch", "install", "x", "--branch=--upload-pack=touch canary", status=2, says="do not start with"),
+    case(9, "option-as-version", "install", "x", "--", "--upload-pack=touch canary",
+         status=2, says="do not start with '-'"),
+    case(9, "option-as-branch", "install", "x", "--branch=--upload-pack=touch canary",
+         status=2, says="do not start with"),
     *[
         case(10, f"version-{number}", "install", "x", version, status=2, says="not a valid git ref")
         for number, version in enumerate(("a..b", "x y", "@{", "refs/heads/", "a~1", "x.lock"))
@@ -185,13 +187,15 @@ NAMES = [
         )
     ],
     case(13, "http", "install", "x", "--repo-url", "http://example.invalid/x", status=11, says="--allow-http"),
-    case(14, "credentials", "install", "x", "--repo-url", "https://user:tok3n@host.invalid/x", status=2, says="credentials"),
+    case(14, "credentials", "install", "x", "--repo-url", "https://user:tok3n@host.invalid/x",
+         status=2, says="credentials"),
     *[
         case(15, f"parallel{number}", "install", "x", "--parallel", number, status=2, says="parallel")
         for number in ("0", "-3", "1e9", "abc", "1000000000")
     ],
     case(16, "unknown-arch", "install", "x", "--arch", "nope", "--repo-url", "TINY", status=3, says="'nope'"),
-    case(16, "near-arch", "install", "x", "--arch", "vulcan", "--repo-url", "TINY", status=3, says="did you mean 'vulkan'?"),
+    case(16, "near-arch", "install", "x", "--arch", "vulcan", "--repo-url", "TINY",
+         status=3, says="did you mean 'vulkan'?"),
     *[
         case(17, f"port{port}", "quickstart", "--port", port, status=2, says="65535")
         for port in ("70000", "0", "-1")
@@ -263,14 +267,17 @@ PLACES = [
     case(28, "server-runs", "uninstall", "main", status=4, says=("'chat'", "--force"), before=server_runs_main),
     case(29, "no-marker", "uninstall", "main", status=11, says="marker", before=without_marker),
     case(29, "build-is-a-link", "uninstall", "main", status=11, says="cannot delete", before=build_is_a_link),
-    case(29, "directory-is-a-link", "uninstall", "main", status=11, says="cannot remove", before=instance_dir_is_a_link),
+    case(29, "directory-is-a-link", "uninstall", "main",
+         status=11, says="cannot remove", before=instance_dir_is_a_link),
     case(29, "stranger-inside", "uninstall", "main", status=11, says="thesis.txt", before=instance_dir_has_a_stranger),
-    case(31, "nothing-earlier", "instance", "rollback", "main", status=3, says="no earlier build", before=one_generation),
-    case(32, "no-compiler", "install", "x", str(TINY_DIR), "--arch", "cpu", status=8, says=("compiler",),
+    case(31, "nothing-earlier", "instance", "rollback", "main",
+         status=3, says="no earlier build", before=one_generation),
+    case(32, "no-compiler", "install", "x", str(TINY_DIR), "--arch", "cpu", status=8, says=("c++:", "hint:"),
          extra=(("PATH", "ROOT/nothing"),)),
     case(32, "no-git", "install", "x", "b11434", "--arch", "cpu", "--repo-url", "TINY", status=8, says="git",
          extra=(("PATH", "ROOT/nothing"),)),
-    case(35, "no-home", "instance", "list", status=2, says="LLAMA_MGR_HOME", extra=(("LLAMA_MGR_HOME", ""), ("HOME", ""))),
+    case(35, "no-home", "instance", "list",
+         status=2, says="LLAMA_MGR_HOME", extra=(("LLAMA_MGR_HOME", ""), ("HOME", ""))),
     case(35, "home-is-root", "instance", "list", status=2, says="LLAMA_MGR_HOME",
          extra=(("LLAMA_MGR_HOME", ""), ("HOME", "/"))),
     case(35, "home-does-not-exist", "instance", "list", status=10, says="LLAMA_MGR_HOME",
@@ -337,14 +344,16 @@ def models_dir(kind: str) -> Callable[[World], None]:
 
 
 CONFIG = [
-    case(39, "syntax", *CHECK, status=2, says=("config.toml:2:", "parallel = "), before=wrote("[build]\nparallel = \n")),
+    case(39, "syntax", *CHECK, status=2, says=("config.toml:2:", "parallel ="), before=wrote("[build]\nparallel = \n")),
     case(40, "nul", *CHECK, status=2, says="UTF-8", before=wrote(b'default-arch = "c\0pu"\n')),
     case(40, "utf-16", *CHECK, status=2, says="UTF-8", before=wrote('default-arch = "cpu"\n'.encode("utf-16"))),
     case(40, "byte-order-mark", *CHECK, status=2, says="UTF-8", before=wrote(b'\xef\xbb\xbfdefault-arch = "cpu"\n')),
     case(40, "latin-1", *CHECK, status=2, says="UTF-8", before=wrote('default-arch = "é"\n'.encode("latin-1"))),
-    case(41, "key", *CHECK, status=2, says=("build.cmake-arg'", "'cmake-args'"), before=wrote("[build]\ncmake-arg = []\n")),
+    case(41, "key", *CHECK,
+         status=2, says=("build.cmake-arg'", "'cmake-args'"), before=wrote("[build]\ncmake-arg = []\n")),
     case(41, "key-with-escape", *CHECK, status=2, says="\\x1b", before=wrote('"\\u001b[31m" = 1\n')),
-    case(42, "number", *CHECK, status=2, says=("build.parallel", "found '4'"), before=wrote('[build]\nparallel = "4"\n')),
+    case(42, "number", *CHECK,
+         status=2, says=("build.parallel", "found '4'"), before=wrote('[build]\nparallel = "4"\n')),
     case(42, "list", *CHECK, status=2, says="build.cmake-args", before=wrote('[build]\ncmake-args = "-DA=1"\n')),
     case(42, "zero", *CHECK, status=2, says="build.parallel", before=wrote("[build]\nparallel = 0\n")),
     *[
@@ -356,7 +365,7 @@ CONFIG = [
         case(44, name, *CHECK, status=11, says="models-dir", before=wrote(f'models-dir = "{place}"\n'))
         for name, place in (
             ("root", "/"), ("etc", "/etc"), ("tilde", "~root"), ("home", "HOME"), ("builds", "HOME/builds/x"),
-            ("etc-in-disguise", "/tmp/../etc"),
+            ("etc-in-disguise", "/usr/../etc"),
         )
     ],
     case(45, "open", *CHECK, status=11, says="chmod o-w", before=models_dir("open")),
@@ -459,8 +468,9 @@ STATE = [
          says=("pid 4711", "since 2026-01-01T00:00:00Z", "install main")),
     *[
         case(58, name, *WHOLE, status=5, says="size", before=file_size_is(value))
-        for name, value in (("negative", "-1"), ("infinite", "1e400"), ("nan", "NaN"), ("word", '"7"'))
+        for name, value in (("negative", "-1"), ("infinite", "1e400"), ("word", '"7"'))
     ],
+    case(58, "nan", *WHOLE, status=5, says="NaN", before=file_size_is("NaN")),
     case(58, "2-to-70", *WHOLE, status=5, says="llama-server", before=file_size_is(str(2**70))),
     case(47, "newer-record", *EXEC, status=12, says="upgrade llama-mgr", before=schema_is("99")),
     case(48, "record-schema-word", *EXEC, status=5, says="schema", before=schema_is('"x"')),
@@ -540,7 +550,7 @@ def test_row_34_poor_terminals(world: World, extra: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "redirect", [">&-", "2>&-", ">&- 2>&-", "| head -1", "</dev/null >/dev/full"], ids=lambda text: f"row-34-{text}"
 )
-@pytest.mark.parametrize("words", ["instance list", "--help", "instance show main --json"])
+@pytest.mark.parametrize("words", ["instance list", "instance show main --json"])
 def test_row_34_output_that_goes_nowhere(world: World, redirect: str, words: str) -> None:
     command = " ".join(map(str, world.cli.argv())) + f" {words} {redirect}"
     ended = subprocess.run(
