@@ -12,7 +12,7 @@
 #   --source KIND     auto, git or snapshot (snapshot)
 #
 # Toolkit and llama-mgr's home are kept in ${XDG_CACHE_HOME:-~/.cache}/llama-mgr-ci/cuda, so that a second run
-# compiles nothing. The first takes an hour or more on two cores (some 190 CUDA files).
+# compiles nothing. The first takes an hour or more on two cores (145 CUDA files).
 
 set -euo pipefail
 
@@ -107,9 +107,8 @@ python3 -m venv "$cache/venv"
 export LLAMA_MGR_HOME=$cache/home
 llama_mgr=$cache/venv/bin/llama-mgr
 
-# The binaries must find cuBLAS where this toolkit has it: it is not in the dynamic linker's directories.
 "$llama_mgr" install cuda "$version" --arch cuda --source "$source" --ignore-python \
-  -D "CMAKE_CUDA_ARCHITECTURES=$gpu_arch" -D CMAKE_INSTALL_RPATH_USE_LINK_PATH=ON
+  -D "CMAKE_CUDA_ARCHITECTURES=$gpu_arch"
 "$llama_mgr" exec -i cuda llama-server -- --version
 
 if [[ ! $gpu ]]; then

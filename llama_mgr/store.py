@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,21 +23,16 @@ import msgspec
 
 from llama_mgr import __version__
 from llama_mgr.errors import (
-    BusyError,
     CorruptStateError,
     NewerStateError,
     NoSpaceError,
     NotFoundError,
-    RefusedError,
     StorageError,
 )
-from llama_mgr.paths import Home, join_below
-from llama_mgr.report import Reporter, SilentReporter
 from llama_mgr.text import printable, size_words
 
 SCHEMA = 1
 DOCUMENT_LIMIT_BYTES = 16 * 1024 * 1024
-MARKER_NAME = ".llama-mgr.json"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -290,208 +284,7 @@ def point(link: Path, target: Path) -> None:
             temporary.rename(link)
 
 
-# -- locks -------------------------------------------------------------------------------------------------------------
-
-
-class _Holder(msgspec.Struct):
-    pid: int
-    purpose: str
-    since: str
-
-
-def lock_file(home: Home, name: str) -> Path:
-    """Return the lock file of `name` (`instance-old`, `build-b11434-cpu-1a2b3c4d`, `source-…`)."""
-    return join_below(home.locks_dir, f"{name}.lock")
-
-
-@contextlib.contextmanager
-def held_lock(
-    home: Home, name: str, purpose: str, reporter: Reporter, timeout_s: float | None = None, *, shared: bool = False
-) -> Iterator[None]:
-    """Hold the lock `name` while the body runs; while waiting, say for what and for whom.
-
-    The kernel frees it when this process dies. The file stays for ever.
-
-    Args:
-        home: whose locks.
-        name: what is locked.
-        purpose: what this process will do, for those who wait for it.
-        reporter: hears that we wait.
-        timeout_s: how long to wait for another holder; None waits without end, 0 does not wait.
-        shared: let others who also ask for a shared lock hold it at the same time.
-
-    Raises:
-        BusyError: another process held it longer than `timeout_s`.
-    """
-    path = lock_file(home, name)
-    with storage_errors("cannot lock", path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = _locked_descriptor(path, name, reporter, timeout_s, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    try:
-        holder = json.dumps({"pid": os.getpid(), "purpose": purpose, "since": now_at()}).encode()
-        with contextlib.suppress(OSError):  # the note about the holder is for messages only
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder, 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked_descriptor(path: Path, name: str, reporter: Reporter, timeout_s: float | None, mode: int) -> int:
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    told = False
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-            if _is_still(path, descriptor):
-                return descriptor
-            os.close(descriptor)  # somebody replaced the file: a lock on the old one protects nothing
-            continue
-        except BlockingIOError:
-            os.close(descriptor)
-        if deadline is not None and time.monotonic() >= deadline:
-            raise BusyError("cannot get the lock", name, holder_words(path), hint="wait for it, or stop that process")
-        if not told:
-            reporter.note(f"waiting for {name}: {holder_words(path)}")
-            told = True
-        time.sleep(0.05)
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def holder_words(path: Path) -> str:
-    """Return who holds the lock file `path`, in words: `pid 4711 holds it since … (install b11434)`."""
-    try:
-        holder = msgspec.json.decode(path.read_bytes(), type=_Holder)
-    except (OSError, msgspec.MsgspecError):
-        return "another process holds it"
-    return f"pid {holder.pid} holds it since {printable(holder.since)} ({printable(holder.purpose)})"
-
-
-def is_locked(path: Path) -> bool:
-    """Tell whether some living process holds the lock file `path`."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-# -- staging and deletion ----------------------------------------------------------------------------------------------
-
-
-class Marker(msgspec.Struct):
-    """The file that says: llama-mgr made this directory, and may delete it."""
-
-    of: str
-
-
-def mark(directory: Path, of: str) -> None:
-    """Put our marker into `directory`; `of` must be what later deletion names."""
-    write_document(directory / MARKER_NAME, "marker", Marker(of=of))
-
-
-@contextlib.contextmanager
-def staging(home: Home, purpose: str) -> Iterator[Path]:
-    """Give the body an empty private directory that vanishes afterwards, unless the body renamed it away.
-
-    A killed process leaves it behind; `stale_staging` finds such leftovers by their free lock.
-    """
-    operation = f"{purpose}-{secrets.token_hex(6)}"
-    directory = join_below(home.staging_dir, operation)
-    with _staging_gate(home, shared=True), storage_errors("cannot make", directory):
-        directory.mkdir(mode=0o700, parents=True)
-        lock = os.open(directory / ".alive", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        yield directory
-    finally:
-        os.close(lock)
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _staging_gate(home: Home, *, shared: bool) -> contextlib.AbstractContextManager[None]:
-    """Keep `remove_staging` out between the making of a directory and the locking of its `.alive`."""
-    return held_lock(home, "staging", "begin or clean up staging", SilentReporter(), shared=shared)
-
-
-def stale_staging(home: Home) -> list[Path]:
-    """Return the staging directories whose owners are dead."""
-    if not home.staging_dir.is_dir():
-        return []
-    return sorted(entry for entry in home.staging_dir.iterdir() if entry.is_dir() and not is_locked(entry / ".alive"))
-
-
-def remove_staging(home: Home, directory: Path) -> None:
-    """Delete a leftover of `stale_staging`; one whose owner turns out to live stays."""
-    if directory.parent != home.staging_dir or directory.is_symlink():
-        raise RefusedError("cannot delete", directory, "it is not a staging directory of ours")
-    with _staging_gate(home, shared=False):
-        if not is_locked(directory / ".alive"):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def require_ours(home: Home, directory: Path, of: str) -> None:
-    """Check that `directory` may be deleted: below the home, no link, no mount, with a marker that says `of`.
-
-    Raises:
-        RefusedError: it is not ours to delete.
-    """
-    hint = "look at it, and delete it by hand if you are sure"
-    if directory.is_symlink() or not directory.is_dir():
-        raise RefusedError("cannot delete", directory, "it is not a directory that llama-mgr made", hint=hint)
-    if not directory.resolve().is_relative_to(home.root.resolve()) or directory.resolve() == home.root.resolve():
-        raise RefusedError("cannot delete", directory, f"it is not below {home.root}", hint=hint)
-    if os.path.ismount(directory):
-        raise RefusedError("cannot delete", directory, "something is mounted there", hint=hint)
-    try:
-        marker = read_document(directory / MARKER_NAME, "marker", Marker)
-    except (NotFoundError, CorruptStateError, StorageError) as error:
-        raise RefusedError("cannot delete", directory, "it does not carry llama-mgr's marker", hint=hint) from error
-    if marker.of != of:
-        raise RefusedError(
-            "cannot delete", directory, f"its marker names '{printable(marker.of)}', not '{of}'", hint=hint
-        )
-
-
-def discard(home: Home, directory: Path, of: str) -> None:
-    """Delete `directory`, which must pass `require_ours`.
-
-    It is renamed into `trash/` first: a crash leaves either the whole thing or something that is visibly rubbish.
-
-    Raises:
-        RefusedError: it is not ours to delete.
-        StorageError: the disk failed.
-    """
-    require_ours(home, directory, of)
-    with storage_errors("cannot delete", directory):
-        home.trash_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        doomed = join_below(home.trash_dir, f"{directory.name}-{secrets.token_hex(6)}")
-        directory.rename(doomed)
-        sync_dir(directory.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def empty_trash(home: Home) -> int:
-    """Delete what crashes left in `trash/`; return how many things that were."""
-    if not home.trash_dir.is_dir():
-        return 0
-    leftovers = [entry for entry in home.trash_dir.iterdir() if not entry.is_symlink()]
-    for entry in leftovers:
-        shutil.rmtree(entry, ignore_errors=True)
-    return len(leftovers)
+# -- space -------------------------------------------------------------------------------------------------------------
 
 
 def free_bytes(path: Path) -> int:

@@ -15,7 +15,9 @@ SCHEMA = 1
 LIMIT_BYTES = 1024 * 1024
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$?\.?(?P<path>.*)`)?$", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(
+    r"Object contains unknown field `(?P<field>.*?)`(?: - at `\$?\.?(?P<path>.*)`)?$", re.DOTALL
+)
 _POSITION = re.compile(r"\(at line (?P<line>\d+), column (?P<column>\d+)\)")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_mgr import store
+from llama_mgr import locks
 from llama_mgr.build import preflight
 from llama_mgr.build.host import Host, detect_host
 from llama_mgr.build.plan import ALL_TARGETS, Plan
@@ -94,7 +94,7 @@ class Builder:
             VerificationError: the result does not do what was asked for; it was not published.
         """
         jobs = self.jobs(prepared, parallel)
-        lock = store.held_lock(
+        lock = locks.held_lock(
             self._home, f"build-{prepared.plan.build_id}", f"build {prepared.plan.flavour}", self._reporter
         )
         with lock:

@@ -51,7 +51,7 @@ class CMake:
         failures: known signatures of logs; the first that matches becomes the message of the error.
     """
 
-    def __init__(  # noqa: PLR0917 (two programs, two directories and what children get, in the order of use)
+    def __init__(
         self,
         cmake: Path,
         ninja: Path,

@@ -22,7 +22,7 @@ from llama_mgr.store import storage_errors
 from llama_mgr.text import printable
 
 if TYPE_CHECKING:
-    import subprocess  # noqa: TID251 (the type of a running child; nothing is started with it)
+    import subprocess
 
 Word = str | Path
 QUIET_LIMIT_S = 60.0

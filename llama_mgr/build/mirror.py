@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr import store
+from llama_mgr import locks, staging, store
 from llama_mgr.build.git_program import GitProgram, Word
 from llama_mgr.build.repository import Repository, without_credentials
 from llama_mgr.build.version import build_number_in
@@ -119,8 +119,8 @@ class Mirror:
 
     def _clone(self) -> None:
         if self.directory.exists():
-            store.discard(self._home, self.directory, of=self._lock_name)
-        with store.staging(self._home, "mirror") as staged:
+            staging.discard(self._home, self.directory, of=self._lock_name)
+        with staging.staging(self._home, "mirror") as staged:
             made = staged / self.directory.name
             words: list[Word] = [
                 "clone",
@@ -132,7 +132,7 @@ class Mirror:
                 made,
             ]
             self._talk(f"clone {self.remote}", words, cwd=staged)
-            store.mark(made, of=self._lock_name)
+            staging.mark(made, of=self._lock_name)
             store.publish(made, self.directory)
 
     def _tidy(self) -> None:
@@ -155,7 +155,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def _held(self, purpose: str) -> Iterator[None]:
-        with store.held_lock(self._home, self._lock_name, f"{purpose} {self.remote}", self._reporter):
+        with locks.held_lock(self._home, self._lock_name, f"{purpose} {self.remote}", self._reporter):
             self._clear_leftovers()
             yield
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from llama_mgr import store
+from llama_mgr import staging, store
 from llama_mgr.build.capability import Capabilities
 from llama_mgr.build.plan import Plan
 from llama_mgr.errors import CorruptStateError, IntegrityError, LlamaMgrError, NotFoundError
@@ -168,11 +168,11 @@ class Builds:
         Raises:
             RefusedError: the directory is not one that llama-mgr made.
         """
-        store.discard(self._home, self.directory(build_id), of=build_id)
+        staging.discard(self._home, self.directory(build_id), of=build_id)
 
     def require_ours(self, build_id: str) -> None:
         """Raise a RefusedError when `discard` would refuse to delete this build."""
-        store.require_ours(self._home, self.directory(build_id), of=build_id)
+        staging.require_ours(self._home, self.directory(build_id), of=build_id)
 
 
 def file_sha256(path: Path) -> str:
@@ -187,5 +187,5 @@ def recorded_files(prefix: Path) -> dict[str, FileRecord]:
     return {
         path.relative_to(prefix).as_posix(): FileRecord(path.stat().st_size, file_sha256(path))
         for path in files
-        if path.name != store.MARKER_NAME
+        if path.name != staging.MARKER_NAME
     }

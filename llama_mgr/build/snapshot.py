@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from llama_mgr import store
+from llama_mgr import locks, store
 from llama_mgr.build.archive import extract_tar
 from llama_mgr.build.tar_members import members
 from llama_mgr.build.version import nearest_words, neighbours
@@ -115,7 +115,7 @@ class Snapshots:
         target = join_below(
             self._home.snapshots_dir, f"b{build_number}-{version.package}-{version.package_version}.tar.gz"
         )
-        with store.held_lock(self._home, "source-snapshots", f"download b{build_number}", self._reporter):
+        with locks.held_lock(self._home, "source-snapshots", f"download b{build_number}", self._reporter):
             self._index.fetch(version.file, target)
             try:
                 store.write_document(_side_car(target), "snapshot", _described(target, version))

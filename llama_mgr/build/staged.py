@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from llama_mgr import store
+from llama_mgr import staging, store
 from llama_mgr.build import build_info
 from llama_mgr.build.artifacts import Collected, collect
 from llama_mgr.build.cache import CompilerCache
@@ -62,7 +62,7 @@ class StagedBuild:
         Raises:
             LlamaMgrError: as `Builder.build`.
         """
-        with store.staging(self._home, self._plan.flavour) as staged:
+        with staging.staging(self._home, self._plan.flavour) as staged:
             log_file = staged / LOG_NAME
             prefix = staged / "prefix"
             source_dir = staged / "source"
@@ -71,7 +71,7 @@ class StagedBuild:
                     prefix.mkdir()
                     self._sources.check_out(self._source, source_dir)
                     record = self._made_in(staged, log)
-                store.mark(prefix, of=record.build_id)
+                staging.mark(prefix, of=record.build_id)
                 self._reporter.step("publish")
                 with store.storage_errors("cannot finish", prefix):
                     log_file.rename(prefix / LOG_NAME)
@@ -142,7 +142,8 @@ class StagedBuild:
     def _collected(self, build_dir: Path, source_dir: Path, prefix: Path, targets: Mapping[str, str]) -> Collected:
         tools = {tool: target for tool, target in targets.items() if tool != ALL_TARGETS}
         everything = ALL_TARGETS in targets
-        return collect(build_dir, source_dir, prefix, tools, self._resolved.convert, everything=everything, omit=self._plan.omit)
+        convert, omit = self._resolved.convert, self._plan.omit
+        return collect(build_dir, source_dir, prefix, tools, convert, everything=everything, omit=omit)
 
     def _cmake(self, source_dir: Path, build_dir: Path, environ: Mapping[str, str], log: BinaryIO) -> CMake:
         tools = self._toolchain.tools

@@ -39,8 +39,9 @@ class Toolchain:
     tools: dict[str, FoundTool] = field(default_factory=dict)
     """By the recipe's short name; `c` and `c++` are the compilers, with versions like `gcc 12.2.0 x86_64-linux-gnu`."""
     facts: dict[str, str] = field(default_factory=dict)
-    """`tool.<name>`, `tool.<name>.version`, `c++.gcc` or `c++.clang` (its version), `gpu.present`, `gpu.archs`, `env.<NAME>` of the
-    variables that recipes inherit, `cuda.host-cxx`, and what the recipes learn from tools and files."""
+    """`tool.<name>`, `tool.<name>.version`, `c++.gcc` or `c++.clang` (its version),
+    `gpu.present`, `gpu.archs`, `env.<NAME>` of the variables that recipes inherit, `cuda.host-cxx`, and what the
+    recipes learn from tools and files."""
     missing: list[Missing] = field(default_factory=list)
     package_manager: str = ""
     """Of this host, for the install line."""

@@ -95,8 +95,9 @@ def set_value(context: Context, key: str, value: str) -> None:
     Lists are written as shell words: 'llama-server llama-cli'.
     """
     from llama_mgr.cli.config_page import edited
+    from llama_mgr.locks import held_lock
     from llama_mgr.settings import parsed_settings
-    from llama_mgr.store import held_lock, read_bounded, write_bytes
+    from llama_mgr.store import read_bounded, write_bytes
     from llama_mgr.toml_file import LIMIT_BYTES
 
     file = _file(context).resolve()  # a link to somebody's dotfiles stays a link

@@ -59,7 +59,7 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
     """Build a llama.cpp and give it the name NAME.
 
     VERSION is `latest`, `b11434`, `v0.6.0`, a branch, a commit, `pr/123` or the PATH of a local tree. An only argument
-    that looks like a version is one; then the name is derived, such as `b11434-cpu`. The same plan is never built twice.
+    that looks like a version is one; then the name is derived, such as `b11434-cpu`. No plan is ever built twice.
     """
     from llama_mgr.instances.installation import Installer
 
@@ -188,13 +188,11 @@ def answer_outcome(context: Context, outcome: "Outcome", environment: str | None
             "unchanged": "is already",
         }
         size = size_words(sum(file.size_bytes for file in build.files.values()))
-        output.line(
-            f"{outcome.instance.name} {words[outcome.action]}: {build.plan.version}, {build.plan.recipe}, {size}, {duration_words(outcome.took_s)}"
-        )
+        about = ", ".join((build.plan.version, build.plan.recipe, size, duration_words(outcome.took_s)))
+        output.line(f"{outcome.instance.name} {words[outcome.action]}: {about}")
         if outcome.action == "built" and cached:
-            output.line(
-                f"compiler cache: {build.cache_hits} of {cached} objects came from it ({100 * build.cache_hits // cached} %)"
-            )
+            rate = 100 * build.cache_hits // cached
+            output.line(f"compiler cache: {build.cache_hits} of {cached} objects came from it ({rate} %)")
         if outcome.became_default:
             output.line("it is the default instance now")
         output.line(f"next: llama-mgr exec -i {outcome.instance.name} llama-server -- --help")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from llama_mgr import store
+from llama_mgr import locks, store
 from llama_mgr.errors import NotFoundError, UnknownInstanceError
 from llama_mgr.instances.instance import Instance, Instances
 from llama_mgr.paths import Home
@@ -104,7 +104,7 @@ def forget_default(home: Home, name: str) -> None:
 
 def _locked_default(home: Home) -> AbstractContextManager[None]:
     """Keep a `use` of another instance from being undone between a look at the default and its removal."""
-    return store.held_lock(home, "default-instance", "change the default instance", SilentReporter())
+    return locks.held_lock(home, "default-instance", "change the default instance", SilentReporter())
 
 
 def _default_file(home: Home) -> Path:

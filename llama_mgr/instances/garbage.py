@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_mgr import store
+from llama_mgr import staging, store
 from llama_mgr.errors import BusyError, LlamaMgrError
 from llama_mgr.instances.installation import Installer
 from llama_mgr.names import is_name
@@ -125,12 +125,12 @@ class Collector:
         return sorted({*unneeded, *(build_id for build_id in existing if build_id in forgotten - kept - running)})
 
     def _remove_staging(self, garbage: Garbage) -> None:
-        for directory in store.stale_staging(self._home):
+        for directory in staging.stale_staging(self._home):
             garbage.freed_bytes += tree_size_bytes(directory)
             garbage.staging.append(directory.name)
             if not self._dry_run:
                 self._installer.builder.sources.release(directory / "source")
-                store.remove_staging(self._home, directory)
+                staging.remove_staging(self._home, directory)
 
     def _remove_trash(self, garbage: Garbage) -> None:
         if not self._home.trash_dir.is_dir():
@@ -138,7 +138,7 @@ class Collector:
         garbage.freed_bytes += tree_size_bytes(self._home.trash_dir)
         garbage.trash = len(list(self._home.trash_dir.iterdir()))
         if not self._dry_run:
-            store.empty_trash(self._home)
+            staging.empty_trash(self._home)
 
     def _remove_instance_dirs(self, garbage: Garbage) -> None:
         """Remove `instances/<name>/` where a kill came between the removal of the record and that of the directory."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr import store
+from llama_mgr import locks, staging
 from llama_mgr.build.recipe import Recipes
 from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.errors import LlamaMgrError, NewerStateError
@@ -61,11 +61,11 @@ def problems(home: Home, *, with_hashes: bool = False) -> list[Problem]:
 def held_locks(home: Home) -> list[HeldLock]:
     """Return the locks that living processes hold now."""
     files = sorted(home.locks_dir.glob("*.lock")) if home.locks_dir.is_dir() else []
-    return [HeldLock(file.stem, store.holder_words(file)) for file in files if store.is_locked(file)]
+    return [HeldLock(file.stem, locks.holder_words(file)) for file in files if locks.is_locked(file)]
 
 
 def _leftovers(home: Home) -> Iterator[Problem]:
-    for directory in store.stale_staging(home):
+    for directory in staging.stale_staging(home):
         yield Problem("unfinished work of a process that died", str(directory), _COLLECT, is_damage=False)
     for entry in _entries(home.trash_dir):
         yield Problem("rubbish that was not deleted", str(entry), _COLLECT, is_damage=False)
@@ -182,7 +182,7 @@ def _mend_of(error: LlamaMgrError, usual: str) -> str:
 
 
 def _is_busy(home: Home, name: str) -> bool:
-    return store.is_locked(store.lock_file(home, f"instance-{name}"))
+    return locks.is_locked(locks.lock_file(home, f"instance-{name}"))
 
 
 def _entries(directory: Path) -> list[Path]:

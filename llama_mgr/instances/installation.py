@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from llama_mgr import store
+from llama_mgr import locks, store
 from llama_mgr.build.arch import choose_arch
 from llama_mgr.build.builder import Builder, Prepared, Request
 from llama_mgr.build.host import detect_host
@@ -132,7 +132,9 @@ class Installer:
             became_default = default_name(self._home) is None
             if became_default:
                 set_default(self._home, name)
-        action: Literal["built", "reused", "unchanged"] = "unchanged" if unchanged else "reused" if found else "built"
+        action: Literal["built", "reused", "unchanged"] = (
+            "built" if found is None else "unchanged" if unchanged else "reused"
+        )
         return Outcome(instance, build, action, became_default, time.monotonic() - started)
 
     def _existing(self, name: str) -> Instance | None:
@@ -216,7 +218,7 @@ class Installer:
         """
         digest = build_id.rpartition("-")[2]  # one plan may have builds under several labels
         timeout_s = 0 if exclusively else LOCK_TIMEOUT_S
-        return store.held_lock(
+        return locks.held_lock(
             self._home, f"claim-{digest}", purpose, self._reporter, timeout_s, shared=not exclusively
         )
 

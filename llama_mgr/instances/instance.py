@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from llama_mgr import store
+from llama_mgr import locks, store
 from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.errors import (
     CorruptStateError,
@@ -146,7 +146,7 @@ class Instances:
             BusyError: another process held it longer than `timeout_s`.
         """
         checked_name(name, taken=self.names())
-        return store.held_lock(self._home, f"instance-{name}", purpose, reporter, timeout_s)
+        return locks.held_lock(self._home, f"instance-{name}", purpose, reporter, timeout_s)
 
     def point(self, name: str, build: BuildRecord, wanted: WantedBuild) -> Instance:
         """Make `name` stand for `build`; what it stood for before becomes an earlier generation.

@@ -10,21 +10,13 @@ from pathlib import Path
 import msgspec
 
 from llama_mgr.errors import BusyError, CorruptStateError, NewerStateError, NotFoundError, RefusedError, RemoteError
+from llama_mgr.locks import held_lock
 from llama_mgr.make.requirements import Requirements, read_requirements
 from llama_mgr.make.resolution import Resolution, Uv, resolve
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
-from llama_mgr.store import (
-    discard,
-    held_lock,
-    mark,
-    now_at,
-    publish,
-    read_document,
-    require_free,
-    staging,
-    write_document,
-)
+from llama_mgr.staging import discard, mark, staging
+from llama_mgr.store import now_at, publish, read_document, require_free, write_document
 
 __all__ = ["Environment", "Environments", "Requirements", "read_requirements"]
 

@@ -24,11 +24,12 @@ from llama_mgr.errors import (
     RemoteDeniedError,
     RemoteError,
 )
+from llama_mgr.locks import held_lock
 from llama_mgr.models.hub import Hub, HubFile
 from llama_mgr.package_index import PackageIndex
 from llama_mgr.paths import Home, join_below
 from llama_mgr.report import Reporter
-from llama_mgr.store import held_lock, now_at, read_document, require_free, storage_errors, sync_dir, write_document
+from llama_mgr.store import now_at, read_document, require_free, storage_errors, sync_dir, write_document
 
 RECORD_KIND = "model"
 

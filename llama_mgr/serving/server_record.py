@@ -10,8 +10,9 @@ from typing import Annotated
 import msgspec
 
 from llama_mgr.errors import CorruptStateError, InUseError, NotFoundError
+from llama_mgr.locks import is_locked
 from llama_mgr.paths import Home, join_below
-from llama_mgr.store import is_locked, read_document, storage_errors
+from llama_mgr.store import read_document, storage_errors
 
 RECORD_KIND = "server"
 _SETTLING_S = 1.0  # somebody who only looks whether a server lives holds its lock for a moment

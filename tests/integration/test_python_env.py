@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from llama_mgr.errors import ChildFailedError, RemoteError
+from llama_mgr.locks import held_lock
 from llama_mgr.make.python_env import Environments, read_requirements
 from llama_mgr.make.requirements import requirement_set
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from llama_mgr.store import held_lock
 
 UV = Path(shutil.which("uv") or Path(sys.executable).with_name("uv"))
 TREE = Path(os.environ.get("LLAMA_MGR_TEST_TREE", "/nonexistent"))

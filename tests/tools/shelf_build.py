@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_mgr import store
+from llama_mgr import staging, store
 from llama_mgr.build.builder import Builder, Prepared
 from llama_mgr.build.capability import Capabilities
 from llama_mgr.build.plan import Plan
@@ -35,13 +35,13 @@ def plan_of(number: int = 1, recipe: str = "cpu", **changes: str) -> Plan:
 
 def publish_build(home: Home, plan: Plan) -> BuildRecord:
     """Publish a build of `plan` whose only program is a shell script that says its number."""
-    with store.staging(home, "test") as staged:
+    with staging.staging(home, "test") as staged:
         prefix = staged / "prefix"
         (prefix / "bin").mkdir(parents=True)
         program = prefix / "bin" / "llama-server"
         program.write_text(f"#!/bin/sh\necho version: {plan.build_number}\n")
         program.chmod(0o755)
-        store.mark(prefix, of=plan.build_id)
+        staging.mark(prefix, of=plan.build_id)
         record = BuildRecord(
             build_id=plan.build_id,
             digest=plan.digest,

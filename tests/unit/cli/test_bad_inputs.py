@@ -40,7 +40,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr import store
+from llama_mgr import locks, staging
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.paths import Home
 from tests.conftest import Answer, Cli
@@ -234,7 +234,7 @@ def server_runs_main(world: World) -> None:
 
 
 def without_marker(world: World) -> None:
-    (world.home.builds_dir / plan_of(2).build_id / store.MARKER_NAME).unlink()
+    (world.home.builds_dir / plan_of(2).build_id / staging.MARKER_NAME).unlink()
 
 
 def build_is_a_link(world: World) -> None:
@@ -439,7 +439,7 @@ def schema_is(value: str) -> Callable[[World], None]:
 
 
 def lock_is_held(world: World) -> None:
-    path = store.lock_file(world.home, "instance-main")
+    path = locks.lock_file(world.home, "instance-main")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"pid": 4711, "purpose": "install main", "since": "2026-01-01T00:00:00Z"}))
     lock = world.cleanup.enter_context(path.open("rb+"))
@@ -622,7 +622,7 @@ def test_row_57_a_deleted_lock_file_is_made_again(world: World) -> None:
     world.cli.done("instance", "rollback", "main")
     shutil.rmtree(world.home.locks_dir)
     world.cli.done("instance", "rollback", "main")
-    assert store.lock_file(world.home, "instance-main").exists()
+    assert locks.lock_file(world.home, "instance-main").exists()
 
 
 def test_row_59_files_from_the_future(world: World) -> None:

@@ -48,7 +48,7 @@ def test_a_name_in_another_spelling_is_taken() -> None:
 
 @given(st.text(max_size=100))
 def test_whatever_is_typed_stays_below_the_root(text: str) -> None:
-    root = Home(home_from({"HOME": "/somewhere"}).root).instances_dir
+    root = Home(home_from({"LLAMA_MGR_HOME": "/somewhere"}).root).instances_dir
     try:
         path = join_below(root, f"{checked_name(text)}.json")
     except LlamaMgrError:

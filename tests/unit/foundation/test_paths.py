@@ -33,9 +33,11 @@ def test_unusable_homes_name_the_variable(environ: dict[str, str]) -> None:
     assert caught.value.hint == "set LLAMA_MGR_HOME"
 
 
-def test_the_variable_wins() -> None:
+def test_the_variable_wins(tmp_path: Path) -> None:
     assert home_from({"LLAMA_MGR_HOME": "/a b/ü", "HOME": "/x"}).root == Path("/a b/ü")
-    assert home_from({"LLAMA_MGR_HOME": " ", "HOME": "/x"}).root == Path("/x/.llama-mgr")
+    assert home_from({"LLAMA_MGR_HOME": " ", "HOME": str(tmp_path)}).root == tmp_path / ".llama-mgr"
+    with pytest.raises(StorageError, match="there is no such directory"):
+        home_from({"HOME": str(tmp_path / "none")})
 
 
 def test_a_home_that_others_may_write_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_typo_names_the_nearest_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("argument", ["-C evil.cmake", "-P", "; rm -rf", "-D", "-DA", "--build", "-D=1", "-DA B=1"])
 def test_only_defines_reach_cmake(tmp_path: Path, argument: str) -> None:
-    with pytest.raises(BadInputError, match="only -DNAME=VALUE|defin"):
+    with pytest.raises(BadInputError, match=r"only -DNAME=VALUE|defin"):
         load_settings(written(tmp_path, f"[build]\ncmake-args = ['{argument}']"), {})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llama_mgr import store
+from llama_mgr import locks, staging, store
 from llama_mgr.errors import (
     BusyError,
     CorruptStateError,
@@ -41,7 +41,7 @@ def test_a_document_comes_back_as_it_was(tmp_path: Path) -> None:
     assert store.read_document(path, "body", Body) == Body("x", 3)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text())["schema"] == store.SCHEMA
-    assert os.listdir(path.parent) == ["one.json"]
+    assert [one.name for one in path.parent.iterdir()] == ["one.json"]
 
 
 def test_a_failed_write_leaves_the_old_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_a_failed_write_leaves_the_old_document(tmp_path: Path, monkeypatch: pyt
         store.write_document(path, "body", Body("new"))
     monkeypatch.undo()
     assert store.read_document(path, "body", Body).name == "old"
-    assert os.listdir(tmp_path) == ["one.json"]
+    assert [one.name for one in tmp_path.iterdir()] == ["one.json"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 def test_publish_moves_the_whole_directory(own_home: Home) -> None:
-    with store.staging(own_home, "work") as staged:
+    with staging.staging(own_home, "work") as staged:
         (staged / "result" / "deep").mkdir(parents=True)
         (staged / "result" / "deep" / "file").write_text("x")
         store.publish(staged / "result", own_home.builds_dir / "one")
@@ -139,7 +139,7 @@ def test_point_replaces_a_link_but_nothing_else(tmp_path: Path) -> None:
         (tmp_path / target).mkdir()
         store.point(link, tmp_path / target)
         assert link.resolve() == tmp_path / target
-    assert not os.readlink(link).startswith("/")
+    assert not link.readlink().is_absolute()
     link.unlink()
     link.mkdir()
     with pytest.raises(StorageError, match="not a link"):
@@ -147,7 +147,7 @@ def test_point_replaces_a_link_but_nothing_else(tmp_path: Path) -> None:
 
 
 def _hold(home: Home, ready: "multiprocessing.synchronize.Event") -> None:
-    with store.held_lock(home, "x", "hold it", SilentReporter()):
+    with locks.held_lock(home, "x", "hold it", SilentReporter()):
         ready.set()
         time.sleep(60)
 
@@ -168,26 +168,26 @@ def test_a_lock_is_waited_for_aloud_and_freed_by_death(own_home: Home) -> None:
     listener = Listener()
     with (
         pytest.raises(BusyError, match=f"pid {holder.pid}.*hold it"),
-        store.held_lock(own_home, "x", "try", listener, 0.2),
+        locks.held_lock(own_home, "x", "try", listener, 0.2),
     ):
         pass
     assert len(listener.notes) == 1
-    assert store.is_locked(store.lock_file(own_home, "x"))
+    assert locks.is_locked(locks.lock_file(own_home, "x"))
     holder.kill()
     holder.join()
-    with store.held_lock(own_home, "x", "try", listener, 1):
+    with locks.held_lock(own_home, "x", "try", listener, 1):
         pass
-    assert store.lock_file(own_home, "x").exists()
+    assert locks.lock_file(own_home, "x").exists()
 
 
 def test_a_replaced_lock_file_never_gives_two_writers(own_home: Home) -> None:
     ready = multiprocessing.get_context("fork").Event()
-    with store.held_lock(own_home, "y", "first", SilentReporter()):
-        path = store.lock_file(own_home, "y")
+    with locks.held_lock(own_home, "y", "first", SilentReporter()):
+        path = locks.lock_file(own_home, "y")
         path.unlink()
         path.touch(mode=0o600)
-        with store.held_lock(own_home, "y", "second", SilentReporter(), 1):
-            assert store.is_locked(path)
+        with locks.held_lock(own_home, "y", "second", SilentReporter(), 1):
+            assert locks.is_locked(path)
     assert not ready.is_set()
 
 
@@ -195,28 +195,28 @@ def test_stale_staging_is_what_a_dead_process_left(own_home: Home) -> None:
     process = multiprocessing.get_context("fork").Process(target=_stage_and_die, args=(own_home,))
     process.start()
     process.join()
-    with store.staging(own_home, "living"):
-        stale = store.stale_staging(own_home)
+    with staging.staging(own_home, "living"):
+        stale = staging.stale_staging(own_home)
         assert [path.name.split("-")[0] for path in stale] == ["dead"]
-        store.remove_staging(own_home, stale[0])
+        staging.remove_staging(own_home, stale[0])
         assert len(list(own_home.staging_dir.iterdir())) == 1
 
 
 def _stage_and_die(home: Home) -> None:
-    with store.staging(home, "dead"):
+    with staging.staging(home, "dead"):
         os._exit(1)
 
 
 def made(home: Home, name: str) -> Path:
     directory = home.builds_dir / name
     directory.mkdir(parents=True)
-    store.mark(directory, of=name)
+    staging.mark(directory, of=name)
     return directory
 
 
 def test_discard_deletes_what_is_ours(own_home: Home) -> None:
     directory = made(own_home, "one")
-    store.discard(own_home, directory, of="one")
+    staging.discard(own_home, directory, of="one")
     assert not directory.exists()
     assert not list(own_home.trash_dir.iterdir())
 
@@ -227,7 +227,7 @@ def test_discard_refuses_what_is_not_ours(own_home: Home, tmp_path: Path) -> Non
     other = made(own_home, "other")
     outside = tmp_path / "outside"
     outside.mkdir()
-    store.mark(outside, of="outside")
+    staging.mark(outside, of="outside")
     link = own_home.builds_dir / "link"
     link.symlink_to(outside)
     for directory, of in (
@@ -238,7 +238,7 @@ def test_discard_refuses_what_is_not_ours(own_home: Home, tmp_path: Path) -> Non
         (own_home.root, "x"),
     ):
         with pytest.raises(RefusedError):
-            store.discard(own_home, directory, of=of)
+            staging.discard(own_home, directory, of=of)
         assert directory.exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr import store
+from llama_mgr import locks, staging
 from llama_mgr.build.record import RECORD_NAME, BuildRecord, Builds
 from llama_mgr.instances.choice import set_default
 from llama_mgr.instances.health import Problem, held_locks, problems
@@ -146,7 +146,7 @@ def test_a_damaged_build_that_nothing_needs(home: Home, make_build: MakeBuild) -
     unneeded = make_build(3)
     program_of(home, unneeded.build_id).unlink()
     assert only(problems(home)).mend == "llama-mgr instance gc"
-    (Builds(home).directory(unneeded.build_id) / store.MARKER_NAME).unlink()
+    (Builds(home).directory(unneeded.build_id) / staging.MARKER_NAME).unlink()
     assert "by hand" in only(problems(home)).mend
 
 
@@ -166,8 +166,8 @@ def test_leftovers_are_no_damage(home: Home, build: BuildRecord) -> None:
 def test_work_in_progress_is_no_problem_and_its_lock_is_shown(home: Home, build: BuildRecord) -> None:
     remove_link(home, build)
     with (
-        store.staging(home, "b9-cpu"),
-        store.held_lock(home, "instance-main", "install main (b9, cpu)", SilentReporter()),
+        staging.staging(home, "b9-cpu"),
+        locks.held_lock(home, "instance-main", "install main (b9, cpu)", SilentReporter()),
     ):
         assert problems(home) == []
         lock = held_locks(home)

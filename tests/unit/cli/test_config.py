@@ -1,0 +1,129 @@
+"""The `config` commands: origins, the template, and edits that keep what people wrote."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from llama_mgr.cli.config_page import edited, template
+from llama_mgr.paths import Home
+from llama_mgr.settings import Settings, parsed_settings, settings_keys
+from tests.conftest import Cli
+
+OWN = """\
+# ours, since March
+default-arch = "cpu"   # no GPU in the closet
+
+[build]
+parallel = 4
+"""
+
+
+def test_the_template_explains_every_key_and_sets_none(home: Home) -> None:
+    text = template()
+    assert parsed_settings(text.encode(), home.config_file, home) == Settings()
+    lines = text.splitlines()
+    for key, _ in settings_keys():
+        name = key.rpartition(".")[2]
+        place = next(number for number, line in enumerate(lines) if line.startswith(f"# {name} = "))
+        assert lines[place - 1].startswith("# "), f"{key} is not explained"
+        assert len(lines[place - 1]) > 10
+
+
+def test_every_line_of_the_template_can_be_switched_on(home: Home) -> None:
+    on = [line[2:] if re.match(r"# [a-z-]+ = ", line) else line for line in template().splitlines()]
+    settings = parsed_settings("\n".join(on).encode(), home.config_file, home)
+    assert settings.build.tools == {"cmake": "/usr/bin/cmake"}
+
+
+def test_init_does_not_overwrite(cli: Cli, home: Home) -> None:
+    cli.done("config", "init")
+    assert home.config_file.read_text() == template()
+    home.config_file.write_text(OWN)
+    assert cli("config", "init").status == 4
+    assert home.config_file.read_text() == OWN
+
+
+def test_show_tells_where_values_come_from(cli: Cli, home: Home) -> None:
+    home.config_file.write_text(OWN)
+    rows = cli.json("config", "show", LLAMA_MGR_BUILD_PARALLEL="2")["settings"]
+    found = {row["key"]: (row["value"], row["origin"]) for row in rows}
+    assert found["default-arch"] == ("cpu", str(home.config_file))
+    assert found["build.parallel"] == (2, "LLAMA_MGR_BUILD_PARALLEL")
+    assert found["build.cache.max-size"] == ("10G", "default")
+    assert set(found) == {key for key, _ in settings_keys()}
+
+
+def test_set_keeps_comments_and_order(cli: Cli, home: Home) -> None:
+    home.config_file.write_text(OWN)
+    cli.done("config", "set", "build.cache.max-size", "50G")
+    cli.done("config", "set", "default-arch", "cuda")
+    text = home.config_file.read_text()
+    assert "# ours, since March" in text
+    assert 'default-arch = "cuda"   # no GPU in the closet' in text
+    assert tomllib.loads(text) == {
+        "default-arch": "cuda",
+        "build": {"parallel": 4, "cache": {"max-size": "50G"}},
+    }
+    assert cli.done("config", "get", "build.cache.max-size").stdout == "50G\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "typed"),
+    [
+        ("build.parallel", "8", 8),
+        ("build.cache.enabled", "false", False),
+        ("build.targets", "llama-server 'llama bench'", ["llama-server", "llama bench"]),
+        ("build.tools.cmake", "/usr/bin/cmake", "/usr/bin/cmake"),
+        ("default-arch", "8", "8"),
+    ],
+)
+def test_set_writes_the_right_type(key: str, value: str, typed: object) -> None:
+    content, written = edited("", key, value)
+    found: object = tomllib.loads(content.decode())
+    for part in key.split("."):
+        assert isinstance(found, dict)
+        found = found[part]
+    assert found == written == typed
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "status", "says"),
+    [
+        ("build.paralel", "1", 3, "'build.parallel'"),
+        ("build.parallel", "many", 2, "many"),
+        ("build.parallel", "0", 2, "1"),
+        ("build.cache.enabled", "perhaps", 2, "perhaps"),
+        ("build.cmake-args", "-P evil.cmake", 2, "-DNAME=VALUE"),
+        ("build.targets", "'unfinished", 2, "quot"),
+        ("models-dir", "/etc", 11, "system directory"),
+        ("schema", "2", 3, "schema"),
+        ("build", "x", 3, "build"),
+    ],
+)
+def test_what_would_not_be_accepted_is_not_written(
+    cli: Cli, home: Home, key: str, value: str, status: int, says: str
+) -> None:
+    home.config_file.write_text(OWN)
+    answer = cli("config", "set", key, "--", value)
+    assert (answer.status, home.config_file.read_text()) == (status, OWN), answer.stderr
+    assert says in answer.stderr
+
+
+def test_a_linked_config_stays_linked(cli: Cli, home: Home, tmp_path: Path) -> None:
+    dotfile = tmp_path / "dotfiles.toml"
+    dotfile.write_text(OWN)
+    home.config_file.symlink_to(dotfile)
+    cli.done("config", "set", "build.parallel", "2")
+    assert home.config_file.is_symlink()
+    assert tomllib.loads(dotfile.read_text())["build"]["parallel"] == 2
+
+
+def test_another_file_may_be_named(cli: Cli, home: Home, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(OWN)
+    assert cli.done("--config", other, "config", "path").stdout == f"{other}\n"
+    cli.done("--config", other, "config", "set", "build.parallel", "3")
+    assert tomllib.loads(other.read_text())["build"]["parallel"] == 3
+    assert not home.config_file.exists()
