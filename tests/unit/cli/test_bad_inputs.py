@@ -13,8 +13,8 @@ Where our command line differs from the table's words:
 * Row 17: root may bind port 80, so that part is not tried.
 * Row 48: there is no older schema yet, so a missing one counts as the first, and others are refused.
 * Rows 50 and 51 speak of an index that can be made again. Our counterpart is `instances/<name>.json`, which is no
-  cache: it alone knows what a name stands for. So it is not rebuilt from a guess; the command that needs it ends with 5, names
-  the file and the command that mends it, and `instance list` shows the others and warns.
+  cache: it alone knows what a name stands for. So it is not rebuilt from a guess; the command that needs it ends
+  with 5, names the file and the command that mends it, and `instance list` shows the others and warns.
 * Row 54: a server is `servers/<name>/`, alive while its lock is held. What its record says of a pid is never a target.
 * Row 55: the stale file is `alive.lock`.
 * Row 56: commands that build wait and say for whom; those that take no time end with 4.

@@ -41,7 +41,7 @@ def instances(home: Home) -> list[str]:
         (("instance", "ro"), ["rollback"]),
         (("config", "get", "build.cache.e"), ["build.cache.enabled"]),
         (("inst"), ["install", "instance"]),
-        (("nonsense", ""), []),
+        (("install", "--arch", "nonsense"), []),
     ],
     ids=str,
 )
@@ -52,6 +52,10 @@ def test_offers(cli: Cli, words: tuple[str, ...] | str, offered: list[str]) -> N
 def test_offers_recipes(cli: Cli) -> None:
     assert completed(cli, "install", "--arch", "cp") == ["cpu", "cpu-portable"]
     assert "auto" in completed(cli, "install", "--arch", "")
+
+
+def test_an_unknown_command_is_no_error_while_typing(cli: Cli) -> None:
+    assert "install" in completed(cli, "nonsense", "")
 
 
 def test_a_broken_home_offers_nothing_and_says_nothing(cli: Cli, home: Home) -> None:
