@@ -51,7 +51,11 @@ def staging(home: Home, purpose: str) -> Iterator[Path]:
         yield directory
     finally:
         os.close(lock)
-        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            shutil.rmtree(directory, ignore_errors=True)
+        except BaseException:  # Ctrl-C in the middle of it: finish it, then stop
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
 
 
 def _staging_gate(home: Home, *, shared: bool) -> contextlib.AbstractContextManager[None]:

@@ -79,8 +79,8 @@ class Builder:
         """Return the build that this plan already has, or None."""
         return self.builds.with_digest(prepared.plan.digest)
 
-    def build(self, prepared: Prepared, parallel: int | None = None) -> BuildRecord:
-        """Return the build of a plan, made now unless it exists. Two callers with one plan build it once.
+    def build(self, prepared: Prepared, parallel: int | None = None) -> tuple[BuildRecord, bool]:
+        """Return the build of a plan, and whether it was made now; two callers with one plan make it once.
 
         Args:
             prepared: what `prepare` returned.
@@ -100,12 +100,12 @@ class Builder:
         with lock:
             found = self.finished(prepared)
             if found is not None:
-                return found
+                return found, False
             require_all(prepared.toolchain)
             preflight.check_before_start(
                 prepared.resolved, prepared.toolchain, prepared.host, self._home, self._reporter
             )
-            return self.staged(prepared, jobs).made()
+            return self.staged(prepared, jobs).made(), True
 
     def jobs(self, prepared: Prepared, parallel: int | None) -> int:
         """Return how many compile jobs run at once.

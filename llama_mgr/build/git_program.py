@@ -174,15 +174,16 @@ def _config_words() -> list[str]:
     return [word for setting in _CONFIG for word in ("-c", setting)]
 
 
-@contextlib.contextmanager
-def _given(stdin: bytes, cwd: Path) -> Iterator[IO[bytes]]:
-    # In the home and not in TMPDIR: Python tries that directory with a file that a kill would leave there.
-    with open(os.devnull, "rb") if not stdin else tempfile.TemporaryFile(dir=cwd) as given:  # noqa: PTH123
-        if stdin:
-            with storage_errors("cannot write in", cwd):
-                given.write(stdin)
-                given.seek(0)
-        yield given
+def _given(stdin: bytes, cwd: Path) -> IO[bytes]:
+    """Return a file with `stdin` to read, without a name."""
+    if not stdin:
+        return open(os.devnull, "rb")  # noqa: PTH123 (the caller closes it)
+    with storage_errors("cannot write in", cwd):
+        # In the home and not in TMPDIR: Python tries that directory with a file that a kill would leave there.
+        given = tempfile.TemporaryFile(dir=cwd)  # noqa: SIM115
+        given.write(stdin)
+        given.seek(0)
+    return given
 
 
 def _popen(argv: list[str], cwd: Path, environ: Mapping[str, str], stdin: int) -> "subprocess.Popen[bytes]":

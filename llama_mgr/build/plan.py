@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the recipe adds to the environment of configure and build."""
     targets: dict[str, list[str]]
     """Canonical tool to candidate CMake targets."""
-    omit: list[str]
+    omit: list[str] = []
     """Globs of built files that are left out."""
     patch_build_info: str | None
     compilers: dict[str, str]

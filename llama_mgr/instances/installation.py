@@ -126,14 +126,14 @@ class Installer:
             prepared = prepared or self.prepare(wanted, pin)
             with self._claimed(prepared.plan.build_id, f"install {name}"):
                 found = self.builder.finished(prepared)
-                build = found or self.builder.build(prepared, parallel)
+                build, was_built = (found, False) if found else self.builder.build(prepared, parallel)
                 unchanged = before is not None and before.build_ids()[:1] == [build.build_id]
                 instance = self.instances.point(name, build, wanted)
             became_default = default_name(self._home) is None
             if became_default:
                 set_default(self._home, name)
         action: Literal["built", "reused", "unchanged"] = (
-            "built" if found is None else "unchanged" if unchanged else "reused"
+            "built" if was_built else "unchanged" if unchanged else "reused"
         )
         return Outcome(instance, build, action, became_default, time.monotonic() - started)
 

@@ -10,7 +10,7 @@ from tests.faults.sweep import CASES, Sweep
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
-_SHORT = {"install-second": 5, "install-same-build": 6, "uninstall": 6, "use": 4}
+_SHORT = {"install-second": 1, "install-same-build": 2, "uninstall": 2, "use": 2}
 
 
 @pytest.mark.parametrize("errno_name", ["ENOSPC", "EIO"])

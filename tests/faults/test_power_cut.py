@@ -14,7 +14,7 @@ from tests.faults.sweep import CASES
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
-_SHORT = {"install-second": 2, "install-same-build": 4, "use": 3, "rollback": 3, "uninstall-default": 4, "shims": 2}
+_SHORT = {"install-second": 1, "install-same-build": 2, "use": 2, "rollback": 2, "uninstall-default": 2, "shims": 1}
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ def team(cli: Cli, tiny_repository: TinyRepository, tmp_path: Path) -> Path:
     directory = tmp_path / "project" / "instances"
     directory.mkdir(parents=True)
     for name, version in (("old", "b11401"), ("new", "latest")):
-        text = f'name = "{name}"\nversion = "{version}"\narch = "cpu"\nrepo-url = "{tiny_repository.url}"\npython = false\n'
-        (directory / f"{name}.toml").write_text(text)
+        text = f'name = "{name}"\nversion = "{version}"\narch = "cpu"\nrepo-url = "{tiny_repository.url}"\n'
+        (directory / f"{name}.toml").write_text(f"{text}python = false\n")
     cli.cwd = directory.parent
     return directory
 

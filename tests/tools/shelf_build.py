@@ -72,11 +72,11 @@ class ShelfBuilder(Builder):
     built: list[str]
     fail: LookupError | Exception | None = None
 
-    def build(self, prepared: Prepared, parallel: int | None = None) -> BuildRecord:  # noqa: ARG002
+    def build(self, prepared: Prepared, parallel: int | None = None) -> tuple[BuildRecord, bool]:  # noqa: ARG002
         if self.fail is not None:
             raise self.fail
         self.built.append(prepared.plan.version)
-        return publish_build(self.home, prepared.plan)
+        return publish_build(self.home, prepared.plan), True
 
 
 def program_of(home: Home, build_id: str) -> Path:

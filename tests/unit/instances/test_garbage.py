@@ -98,6 +98,28 @@ def test_a_strangers_file_in_an_instance_directory_stays(home: Home, shelf_insta
     assert (home.instances_dir / "gone" / "thesis.txt").exists()
 
 
+def test_an_instance_that_is_being_installed_stays(home: Home, shelf_installer: Installer) -> None:
+    (home.instances_dir / "main").mkdir(parents=True)
+    with Instances(home).locked("main", "install main", SilentReporter()):
+        assert collect(home, shelf_installer).instance_dirs == []
+    assert (home.instances_dir / "main").is_dir()
+
+
+class LateCollector(Collector):
+    """Looked for directories without a record before the install of `main` wrote it."""
+
+    def _names_without_record(self) -> Iterator[str]:
+        yield "main"
+
+
+def test_an_instance_that_was_installed_meanwhile_stays(
+    home: Home, shelf_installer: Installer, make_build: MakeBuild
+) -> None:
+    Instances(home).point("main", make_build(1), WantedBuild())
+    assert LateCollector(home, shelf_installer, {}, SilentReporter()).collect().instance_dirs == []
+    assert Instances(home).find("main").name == "main"
+
+
 def test_a_build_that_we_did_not_make_stays(home: Home, shelf_installer: Installer, make_build: MakeBuild) -> None:
     build = make_build(1)
     (Builds(home).directory(build.build_id) / staging.MARKER_NAME).unlink()
@@ -122,11 +144,11 @@ class PausedBuilder(ShelfBuilder):
     published: threading.Event
     go_on: threading.Event
 
-    def build(self, prepared: Prepared, parallel: int | None = None) -> BuildRecord:
-        record = super().build(prepared, parallel)
+    def build(self, prepared: Prepared, parallel: int | None = None) -> tuple[BuildRecord, bool]:
+        made = super().build(prepared, parallel)
         self.published.set()
         assert self.go_on.wait(30)
-        return record
+        return made
 
 
 @contextlib.contextmanager
