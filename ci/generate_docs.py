@@ -25,8 +25,9 @@ _CLASSES_OF_TROUBLE = {
     10: "disk, permission or I/O on this machine",
     11: "refused as unsafe; the flag that allows it is named",
     12: "state written by a newer version",
+    129: "the terminal was closed (SIGHUP); children stopped, staging removed or resumable",
     130: "interrupted (Ctrl-C); children stopped, staging removed or resumable",
-    143: "terminated (SIGTERM, SIGHUP); children stopped, staging removed or resumable",
+    143: "terminated (SIGTERM); children stopped, staging removed or resumable",
 }
 
 _EXIT_CODES_HEAD = """\

@@ -61,6 +61,7 @@ refuses_old_headers() {
 works_on_llvmpipe() {
   local model devices answer
   export LLAMA_MGR_BUILD_CACHE_DIRECTORY=/var/cache/llama-mgr-ci/ccache
+  export GGML_VK_VISIBLE_DEVICES=0 # llama.cpp takes GPUs only, unless a device is chosen by its number
   vulkaninfo --summary 2>/dev/null | grep -E 'deviceName|apiVersion' || fail 'there is no Vulkan device here'
   install
   llama_mgr exec -i vk llama-server -- --version

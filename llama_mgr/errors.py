@@ -256,6 +256,12 @@ class NewerStateError(LlamaMgrError):
     code, exit_status, http_status = "newer_state", 12, 500
 
 
+class HungUpError(LlamaMgrError):
+    """SIGHUP: the terminal was closed; children were stopped and staging removed."""
+
+    code, exit_status, http_status = "hung_up", 129, 500
+
+
 class InterruptedByUserError(LlamaMgrError):
     """Ctrl-C; children were stopped and staging removed."""
 

@@ -61,6 +61,8 @@ def held_lock(
             os.pwrite(descriptor, holder, 0)
         yield
     finally:
+        with contextlib.suppress(OSError):  # or the next one who waits reads of a holder that is gone
+            os.ftruncate(descriptor, 0)
         os.close(descriptor)
 
 

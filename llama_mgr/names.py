@@ -17,6 +17,10 @@ _RESERVED = frozenset(
 )
 
 
+# Endings of files of ours that lie beside what is named.
+_RESERVED_ENDINGS = (".json", ".lock", ".tmp", ".git")
+
+
 def canonical(name: str) -> str:
     """Return the one form under which two names count as the same: NFC, lower case."""
     return unicodedata.normalize("NFC", name).casefold()
@@ -47,7 +51,7 @@ def checked_name(name: str, kind: str = "instance", taken: Iterable[str] = ()) -
         )
     if name.startswith("-"):
         raise BadNameError(f"cannot use the {kind} name", name, "names do not start with '-'")
-    if canonical(name).split(".")[0] in _RESERVED or canonical(name) == ".git":
+    if canonical(name).split(".")[0] in _RESERVED or canonical(name).endswith(_RESERVED_ENDINGS):
         raise BadNameError(f"cannot use the {kind} name", name, "it is reserved")
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise BadNameError(f"cannot use the {kind} name", name, f"names have the form {NAME_FORM}")

@@ -137,11 +137,13 @@ def start(
 
 def stop(child: "subprocess.Popen[bytes]", grace_s: float = STOP_GRACE_S) -> int:
     """End `child` and its process group: TERM, up to `grace_s` seconds, KILL. Returns the exit status."""
-    if child.poll() is None:
-        _signal_group(child.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(grace_s)
-    _signal_group(child.pid, signal.SIGKILL)
+    try:
+        if child.poll() is None:
+            _signal_group(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(grace_s)
+    finally:  # a second Ctrl-C ends the waiting, and must not leave the child behind
+        _signal_group(child.pid, signal.SIGKILL)
     return child.wait()
 
 
@@ -152,6 +154,8 @@ def replace(argv: Sequence[Argument], *, environ: Mapping[str, str]) -> NoReturn
         MissingToolsError: the program does not exist or may not be run.
     """
     words = [str(argument) for argument in argv]
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and execve would hand that on
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(words[0], words, dict(environ))  # noqa: S606 (that is what this function is for)
     except OSError as error:

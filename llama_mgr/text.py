@@ -1,6 +1,5 @@
 """Text for people: outside strings made harmless, nearest spellings, sizes and durations in words."""
 
-import difflib
 import unicodedata
 from collections.abc import Iterable
 
@@ -27,6 +26,8 @@ def printable_lines(text: str, last: int) -> list[str]:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that `word` most probably was meant to be, or None when nothing is close."""
+    import difflib  # noqa: PLC0415 (only mistakes need it, and every start would pay for it)
+
     by_folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[close[0]] if close else None

@@ -7,6 +7,7 @@ variables (`cmake/build-info.cmake`, before b3236 `scripts/build-info.cmake`). I
 from pathlib import Path
 
 from llama_mgr.build.plan import Plan
+from llama_mgr.build.source import short_commit
 from llama_mgr.store import storage_errors
 
 
@@ -19,7 +20,7 @@ def write(file: Path, plan: Plan) -> None:
     compiler = plan.compilers.get("c", "unknown").replace('"', "'")
     text = (
         f"set(BUILD_NUMBER {plan.build_number})\n"
-        f'set(BUILD_COMMIT "{plan.commit.removeprefix("snapshot:")[:8]}")\n'
+        f'set(BUILD_COMMIT "{short_commit(plan.commit)}")\n'
         f'set(BUILD_COMPILER "{compiler}")\n'
         f'set(BUILD_TARGET "{plan.host.get("machine", "unknown")}")\n'
     )

@@ -5,8 +5,14 @@ from typing import Any
 
 import msgspec
 
+from llama_mgr.names import NAME_LIMIT
+
 ALL_TARGETS = "all"
 """The target that makes everything; it has no program of its own."""
+
+
+FLAVOUR_LIMIT = NAME_LIMIT - len("-12345678")
+"""Characters of a flavour: with the digest it must still be a name."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,4 +65,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def flavour(self) -> str:
         """`b11434-cpu` or `b11434-cuda-rpc`: what an unnamed instance is called."""
         label = "".join(character if character.isalnum() or character in "._-" else "-" for character in self.version)
-        return "-".join([label.strip("-._").lower()[:32] or "local", self.recipe, *self.parts])
+        words = "-".join([label.strip("-._").lower()[:32] or "local", self.recipe, *self.parts])
+        return words[:FLAVOUR_LIMIT].rstrip("-._")

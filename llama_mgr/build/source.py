@@ -54,13 +54,18 @@ class Source:
 
     @property
     def short_commit(self) -> str:
-        """What a build says of its commit: the first nine hex digits."""
-        return self.commit.rpartition(":")[2][:9]
+        """What a build says of its commit: nine hex digits, or upstream's word `unknown` where git knows nothing."""
+        return short_commit(self.commit)
 
     @property
     def is_release(self) -> bool:
         """Whether upstream calls it a release (`v0.6.0`) rather than a numbered build."""
         return re.fullmatch(r"v\d+\.\d+\.\d+", self.version) is not None
+
+
+def short_commit(commit: str) -> str:
+    """Return the first nine hex digits of a git commit; `unknown` for the identities of archives and changed trees."""
+    return "unknown" if ":" in commit else commit[:9]
 
 
 class Sources:

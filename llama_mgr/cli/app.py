@@ -1,11 +1,9 @@
 """The command `llama-mgr`: which commands there are, and how every error becomes one sentence and an exit status."""
 
 import importlib
-import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -14,8 +12,10 @@ from typing import Any, NoReturn
 import click
 
 from llama_mgr import __version__
+from llama_mgr.cli.context import Context
 from llama_mgr.errors import (
     BadInputError,
+    HungUpError,
     InternalError,
     InterruptedByUserError,
     LlamaMgrError,
@@ -50,6 +50,14 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
 }
 COMMANDS = {name: target for section in SECTIONS.values() for name, target in section.items()}
+
+
+class _Stopped(BaseException):
+    """A signal asked us to end. Not an Exception: no `except` on the way may take it for a failure of its own work."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class LazyGroup(click.Group):
@@ -98,8 +106,6 @@ def app(ctx: click.Context, config_file: Path | None) -> None:
 
     State lies in ~/.llama-mgr (LLAMA_MGR_HOME). Every command knows --help with examples, --json and --quiet.
     """
-    from llama_mgr.cli.context import Context
-
     ctx.ensure_object(Context).config_file = config_file
 
 
@@ -111,19 +117,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _leave_relative_programs_out()
     _prepare_streams()
     _install_signal_handlers()
+    context = Context()
     try:
-        _run(words)
+        _run(words, context)
     except LlamaMgrError as error:
-        _leave(error, as_json=as_json, debug=debug)
+        _leave(error, as_json=as_json and not context.answered, debug=debug)
+    except _Stopped as stopped:
+        kind = HungUpError if stopped.number == signal.SIGHUP else TerminatedError
+        _leave(kind(f"stopped by {stopped.number.name}"), as_json=as_json and not context.answered, debug=debug)
     except BrokenPipeError:
         _leave_quietly()
     except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one sentence)
-        _leave(_as_internal_error(error), as_json=as_json, debug=debug)
+        _leave(_as_internal_error(error), as_json=as_json and not context.answered, debug=debug)
     _flush_or_leave()
     sys.exit(0)
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str], context: Context) -> None:
     if len(words) > ARGUMENT_LIMIT or any(len(word) > ARGUMENT_CHARACTERS_LIMIT for word in words):
         raise BadInputError(
             "cannot read the command line",
@@ -132,9 +142,9 @@ def _run(words: list[str]) -> None:
         )
     try:
         if COMPLETION_VARIABLE in os.environ:
-            app.main(words, prog_name=PROGRAM_NAME)
+            app.main(words, prog_name=PROGRAM_NAME, obj=context)
         # Not app.main: it would answer a closed pipe with status 1 by itself.
-        with app.make_context(PROGRAM_NAME, words) as ctx:
+        with app.make_context(PROGRAM_NAME, words, obj=context) as ctx:
             app.invoke(ctx)
     except click.exceptions.Exit as request:
         if request.exit_code:
@@ -160,6 +170,8 @@ def _as_usage_error(error: click.ClickException) -> LlamaMgrError:
 
 
 def _as_internal_error(error: Exception) -> LlamaMgrError:
+    import traceback
+
     story = "".join(traceback.format_exception(error))
     where = _saved_traceback(story)
     place = f"the traceback is in {where}" if where else "run it again with --debug to see the traceback"
@@ -169,10 +181,10 @@ def _as_internal_error(error: Exception) -> LlamaMgrError:
 
 
 def _saved_traceback(story: str) -> Path | None:
-    from llama_mgr.paths import home_from
-    from llama_mgr.store import now_at, write_bytes
-
     try:
+        from llama_mgr.paths import home_from
+        from llama_mgr.store import now_at, write_bytes
+
         path = home_from(dict(os.environ)).logs_dir / f"bug-{now_at().replace(':', '')}-{os.getpid()}.txt"
         write_bytes(path, story.encode("utf-8", "backslashreplace"))
     except Exception:  # noqa: BLE001 (a second failure must not hide the first)
@@ -181,6 +193,9 @@ def _saved_traceback(story: str) -> Path | None:
 
 
 def _leave(error: LlamaMgrError, *, as_json: bool, debug: bool) -> NoReturn:
+    import json
+    import traceback
+
     if debug:
         traceback.print_exception(error)
     try:
@@ -222,7 +237,7 @@ def _prepare_streams() -> None:
 
 def _install_signal_handlers() -> None:
     def stop(number: int, _: FrameType | None) -> None:
-        raise TerminatedError(f"stopped by {signal.Signals(number).name}")
+        raise _Stopped(signal.Signals(number))
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup

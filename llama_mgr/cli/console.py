@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
@@ -70,7 +70,7 @@ class ConsoleReporter:
 
     @cached_property
     def _is_terminal(self) -> bool:
-        return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+        return sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
 
     def step(self, text: str) -> None:
         """Print a stage: `==> configure`."""
@@ -85,14 +85,13 @@ class ConsoleReporter:
         self._say("warning:", text, "yellow")
 
     def _say(self, sign: str, text: str, style: str) -> None:
-        if sys.stderr is None:
-            return
-        if self._is_terminal:
-            from rich.text import Text
+        with suppress(OSError, ValueError):  # nobody reads it any more; the work goes on
+            if self._is_terminal:
+                from rich.text import Text
 
-            self._console.print(Text.assemble((sign, style), " ", text))
-        else:
-            print(f"{sign} {text}", file=sys.stderr, flush=True)  # noqa: T201
+                self._console.print(Text.assemble((sign, style), " ", text))
+            else:
+                print(f"{sign} {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     @contextmanager
     def progress(self, title: str, total: int | None, unit: Unit) -> Iterator[Progress]:
@@ -147,7 +146,7 @@ def _rich_progress(console: "Console", unit: Unit) -> "RichProgress":
     )
     detail = TextColumn("{task.fields[detail]}", markup=False)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         *amount,
         TimeRemainingColumn(),

@@ -1,20 +1,21 @@
 """What every command is handed: the home, the settings, the environment, and where to say things."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from llama_mgr.cli.console import ConsoleReporter, Output, reporter_for
 from llama_mgr.paths import Home, home_from
 from llama_mgr.report import SilentReporter
-from llama_mgr.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from llama_mgr.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,6 +29,8 @@ class Context:
     as_json: bool = False
     quiet: bool = False
     debug: bool = False
+    answered: bool = False
+    """The one document of --json was printed; what goes wrong later is said on stderr only."""
 
     @cached_property
     def home(self) -> Home:
@@ -37,8 +40,10 @@ class Context:
         return home
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """config.toml and the LLAMA_MGR_* variables."""
+        from llama_mgr.settings import load_settings
+
         return load_settings(self.home, self.environ, self.config_file)
 
     @cached_property
@@ -53,6 +58,9 @@ class Context:
 
     def answer(self, document: Mapping[str, Any] | list[Any], show: Callable[[Output], None]) -> None:
         """Give the result: `document` with --json, otherwise whatever `show` prints (which --quiet silences not)."""
+        import json
+
+        self.answered = True
         if self.as_json:
             json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
             sys.stdout.write("\n")

@@ -185,7 +185,7 @@ class Instances:
             raise NameTakenError(
                 "cannot link", name, "an installed instance has this name", hint=f"llama-mgr uninstall {name}"
             )
-        if not any(is_name(program.name) for program in _programs(directory)):
+        if not any(is_name(program.name) for program in programs(directory)):
             raise NotFoundError(
                 "cannot link",
                 directory,
@@ -297,7 +297,7 @@ class Instances:
         Raises:
             UnknownToolError: this build has no such program; the nearest is named.
         """
-        known = {path.name: path for path in _programs(self.prefix(instance))}
+        known = {path.name: path for path in programs(self.prefix(instance))}
         if instance.linked is None:
             record = self.build_of(instance)
             bin_dir = self.prefix(instance) / "bin"
@@ -337,7 +337,8 @@ def _is_own_link(entry: Path) -> bool:
     return is_ours and entry.is_symlink()
 
 
-def _programs(prefix: Path) -> list[Path]:
+def programs(prefix: Path) -> list[Path]:
+    """Return the llama.cpp programs in `prefix` or its `bin/`."""
     found = [path for place in (prefix / "bin", prefix) if place.is_dir() for path in place.iterdir()]
     return [
         path

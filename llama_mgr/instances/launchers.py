@@ -2,11 +2,11 @@
 
 import shlex
 import sys
+from pathlib import Path
 
 from llama_mgr import store
-from llama_mgr.build.record import Builds
 from llama_mgr.errors import UnknownInstanceError
-from llama_mgr.instances.instance import Instances
+from llama_mgr.instances.instance import Instances, programs
 from llama_mgr.paths import Home, join_below
 
 _SIGN = "# Written by `llama-mgr shims`; changes are lost."
@@ -23,21 +23,21 @@ def write_launchers(home: Home) -> list[str]:
     instances = Instances(home)
     if not instances.names():
         raise UnknownInstanceError("there is no instance yet", hint="make one with `llama-mgr install`")
-    builds = Builds(home)
-    wanted = {
-        program
-        for instance in instances
-        if instance.linked is None
-        for program in builds.find(instance.current.build_id).programs.values()
-    }
-    for name in sorted(wanted):
-        store.write_bytes(join_below(home.launchers_dir, name), _script(home, name).encode(), mode=0o755)
-    for stale in home.launchers_dir.iterdir():
-        if stale.name not in wanted and stale.is_file() and _SIGN in stale.read_text("utf-8", "replace"):
+    wanted = {path.name for instance in instances for path in programs(instances.prefix(instance))}
+    launchers = {name: join_below(home.launchers_dir, name) for name in sorted(wanted)}
+    written = [name for name, path in launchers.items() if not path.exists() or _is_ours(path)]
+    for name in written:
+        store.write_bytes(launchers[name], _script(home, name).encode(), mode=0o755)
+    for stale in home.launchers_dir.iterdir() if home.launchers_dir.is_dir() else ():
+        if stale.name not in wanted and _is_ours(stale):
             stale.unlink()
-    return sorted(wanted)
+    return written
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and _SIGN in path.read_text("utf-8", "replace")
 
 
 def _script(home: Home, program: str) -> str:
-    command = shlex.join([sys.executable, "-m", "llama_mgr", "exec", program, "--"])
+    command = shlex.join([sys.executable, "-P", "-m", "llama_mgr", "exec", program, "--"])
     return f'#!/bin/sh\n{_SIGN}\nLLAMA_MGR_HOME={shlex.quote(str(home.root))} exec {command} "$@"\n'

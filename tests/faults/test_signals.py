@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from tests.faults.arena import NEW, Arena, Templates, ended, waited_for
 from tests.faults.conftest import SEED, amount
 
 # To a shell, 130 and death by SIGINT are the same; the latter is what happens in the last moment of a process.
-STATUSES = {signal.SIGINT: {130, -2}, signal.SIGTERM: {143, -15}, signal.SIGHUP: {143, -1}}
+STATUSES = {signal.SIGINT: {130, -2}, signal.SIGTERM: {143, -15}, signal.SIGHUP: {129, -1}}
 INSTALL = ("install", "second", NEW, "REPOSITORY")
 LISTINGS = (
     ("instance", "list"), ("instance", "which"), ("instance", "show", "base"), ("recipe", "list"),
@@ -57,6 +58,26 @@ def test_a_signal_ends_everything_and_leaves_nothing(
         assert not problems, f"after {after_s:.3f} s: {problems}"
         arena.must(*INSTALL)
         assert not arena.violations(settled=True)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_stops_compilers_that_say_nothing(number: signal.Signals, arena: Arena, templates: Templates) -> None:
+    """Most children die of their closed pipe; one that is silent for minutes must be stopped."""
+    arena.restore(templates["one"])
+    slow = arena.root / "compilers" / "cc"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\ncase "$*" in */source/*) sleep 300;; esac\nexec {shutil.which("cc")} "$@"\n')
+    slow.chmod(0o755)
+    environ = arena.environ(LLAMA_MGR_BUILD_CACHE_ENABLED="false")
+    environ["PATH"] = f"{slow.parent}{os.pathsep}{environ['PATH']}"
+    child = arena.start(*INSTALL, environ=environ)
+    assert waited_for(lambda: any("sleep 300" in line for line in oracle.processes(arena.home).values()), 60)
+    child.send_signal(number)
+    done = ended(child, 20)
+    assert done.status in STATUSES[number], done
+    assert not oracle.still_working(arena.home, 5)
+    assert not arena.violations(settled=True)
 
 
 @pytest.mark.faults
