@@ -55,15 +55,37 @@ def held_lock(
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = _locked_descriptor(path, name, reporter, timeout_s, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
-        holder = json.dumps({"pid": os.getpid(), "purpose": purpose, "since": now_at()}).encode()
-        with contextlib.suppress(OSError):  # the note about the holder is for messages only
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder, 0)
+        _note_holder(descriptor, purpose)
         yield
     finally:
         with contextlib.suppress(OSError):  # or the next one who waits reads of a holder that is gone
             os.ftruncate(descriptor, 0)
         os.close(descriptor)
+
+
+def hold_for_life(home: Home, name: str, purpose: str, reporter: Reporter) -> int:
+    """Hold the lock `name`, shared, until this process ends, whatever program it becomes; children keep it as well.
+
+    Returns:
+        The inheritable descriptor that holds it; closing it gives the lock back.
+
+    Raises:
+        StorageError: the lock's file cannot be made.
+    """
+    path = lock_file(home, name)
+    with storage_errors("cannot lock", path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = _locked_descriptor(path, name, reporter, None, fcntl.LOCK_SH)
+    _note_holder(descriptor, purpose)
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
+def _note_holder(descriptor: int, purpose: str) -> None:
+    holder = json.dumps({"pid": os.getpid(), "purpose": purpose, "since": now_at()}).encode()
+    with contextlib.suppress(OSError):  # the note about the holder is for messages only
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder, 0)
 
 
 def _locked_descriptor(path: Path, name: str, reporter: Reporter, timeout_s: float | None, mode: int) -> int:

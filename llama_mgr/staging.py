@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from llama_mgr.store import read_document, storage_errors, sync_dir, write_docum
 from llama_mgr.text import printable
 
 MARKER_NAME = ".llama-mgr.json"
+_ALIVE_NAME = ".alive"
 
 
 class Marker(msgspec.Struct):
@@ -45,17 +46,29 @@ def staging(home: Home, purpose: str) -> Iterator[Path]:
     directory = join_below(home.staging_dir, operation)
     with _staging_gate(home, shared=True), storage_errors("cannot make", directory):
         directory.mkdir(mode=0o700, parents=True)
-        lock = os.open(directory / ".alive", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = os.open(directory / _ALIVE_NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield directory
     finally:
-        os.close(lock)
         try:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove_alive_last(directory)
         except BaseException:  # Ctrl-C in the middle of it: finish it, then stop
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove_alive_last(directory)
             raise
+        finally:
+            os.close(lock)
+
+
+def _remove_alive_last(directory: Path) -> None:
+    """Delete a staging directory so that it counts as alive until all but its lock is gone."""
+    with contextlib.suppress(OSError):
+        for entry in directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _ALIVE_NAME:
+                entry.unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _staging_gate(home: Home, *, shared: bool) -> contextlib.AbstractContextManager[None]:
@@ -65,18 +78,68 @@ def _staging_gate(home: Home, *, shared: bool) -> contextlib.AbstractContextMana
 
 def stale_staging(home: Home) -> list[Path]:
     """Return the staging directories whose owners are dead."""
+    suspects = _seemingly_stale(home)
+    if not suspects:
+        return []
+    try:
+        # One that was being made just now is locked when whoever makes it has left the gate.
+        with _staging_gate(home, shared=False):
+            return _seemingly_stale(home)
+    except StorageError:  # a home that nobody can write to has nobody at work in it
+        return suspects
+
+
+def _seemingly_stale(home: Home) -> list[Path]:
     if not home.staging_dir.is_dir():
         return []
-    return sorted(entry for entry in home.staging_dir.iterdir() if entry.is_dir() and not is_locked(entry / ".alive"))
+    return sorted(
+        entry for entry in home.staging_dir.iterdir() if entry.is_dir() and not is_locked(entry / _ALIVE_NAME)
+    )
 
 
-def remove_staging(home: Home, directory: Path) -> None:
-    """Delete a leftover of `stale_staging`; one whose owner turns out to live stays."""
+def remove_staging(home: Home, directory: Path, release: Callable[[Path], None] | None = None) -> bool:
+    """Delete a leftover of `stale_staging`, and tell whether that was done; one whose owner turns out to live stays.
+
+    Args:
+        home: whose staging.
+        directory: the leftover.
+        release: called with `directory` before it is deleted, to undo what is noted about it elsewhere. Nobody else
+            takes the directory for a leftover meanwhile.
+
+    Raises:
+        RefusedError: it is not a staging directory.
+    """
     if directory.parent != home.staging_dir or directory.is_symlink():
         raise RefusedError("cannot delete", directory, "it is not a staging directory of ours")
+    lock = _taken_over(home, directory)
+    if lock is None:
+        return False
+    try:
+        if release is not None:
+            release(directory)
+        _remove_alive_last(directory)
+    finally:
+        os.close(lock)
+    return not directory.exists()
+
+
+def _taken_over(home: Home, directory: Path) -> int | None:
+    """Return a descriptor that holds the lock of a dead owner's directory; None when the owner lives.
+
+    The gate is left before anything slow begins: who makes a mirror holds its lock, and waits at the gate.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with _staging_gate(home, shared=False):
-        if not is_locked(directory / ".alive"):
-            shutil.rmtree(directory, ignore_errors=True)
+        try:
+            lock = os.open(directory / _ALIVE_NAME, flags, 0o600)
+        except OSError:  # it is gone, or nobody may touch it
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+    return lock
 
 
 def require_ours(home: Home, directory: Path, of: str) -> None:
@@ -117,6 +180,34 @@ def discard(home: Home, directory: Path, of: str) -> None:
         doomed = join_below(home.trash_dir, f"{directory.name}-{secrets.token_hex(6)}")
         directory.rename(doomed)
         sync_dir(directory.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def out_of_the_way(home: Home, directory: Path, of: str) -> Iterator[None]:
+    """Let the body put something else in the place of `directory`; what was there is deleted afterwards.
+
+    Nothing happens when there is no `directory`. When the body fails, the old one is put back.
+
+    Raises:
+        RefusedError: it is not ours to delete.
+        StorageError: the disk failed.
+    """
+    if not os.path.lexists(directory):
+        yield
+        return
+    require_ours(home, directory, of)
+    with storage_errors("cannot replace", directory):
+        home.trash_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        doomed = join_below(home.trash_dir, f"{directory.name}-{secrets.token_hex(6)}")
+        directory.rename(doomed)
+    try:
+        yield
+    except BaseException:
+        if not os.path.lexists(directory):
+            with contextlib.suppress(OSError):
+                doomed.rename(directory)
+        raise
     shutil.rmtree(doomed, ignore_errors=True)
 
 

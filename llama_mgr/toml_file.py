@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llama_mgr.errors import BadConfigError, NewerStateError, NotFoundError
+from llama_mgr.errors import BadConfigError, NewerStateError
 from llama_mgr.store import read_bounded
 from llama_mgr.text import did_you_mean, printable
 
@@ -120,9 +120,3 @@ def _all_keys(shape: type[msgspec.Struct]) -> set[str]:
     for definition in schema.get("$defs", {}).values():
         keys |= set(definition.get("properties", {}))
     return keys
-
-
-def require_file(path: Path, hint: str) -> None:
-    """Raise a NotFoundError that carries `hint` when there is no `path`."""
-    if not path.exists():
-        raise NotFoundError("cannot read", path, "there is no such file", hint=hint)

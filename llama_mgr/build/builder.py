@@ -1,5 +1,6 @@
 """From a request to a finished build: plan, reuse, or make it in staging and publish it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,16 +76,21 @@ class Builder:
         targets = _chosen_targets(request.targets or tuple(self._settings.build.targets), resolved.targets)
         return Prepared(_plan_of(source, resolved, toolchain, host, targets), source, resolved, toolchain, host)
 
-    def finished(self, prepared: Prepared) -> BuildRecord | None:
-        """Return the build that this plan already has, or None."""
-        return self.builds.with_digest(prepared.plan.digest)
+    def finished(self, prepared: Prepared, *, by_hash: bool = False) -> BuildRecord | None:
+        """Return the build that this plan already has, or None; with `by_hash` only if no file of it was changed."""
+        return self.builds.with_digest(prepared.plan.digest, by_hash=by_hash)
 
-    def build(self, prepared: Prepared, parallel: int | None = None) -> tuple[BuildRecord, bool]:
+    def build(
+        self, prepared: Prepared, parallel: int | None = None, *, by_hash: bool = False
+    ) -> tuple[BuildRecord, bool]:
         """Return the build of a plan, and whether it was made now; two callers with one plan make it once.
+
+        A damaged build of the plan stays in its place until the new one is whole, and for ever if that fails.
 
         Args:
             prepared: what `prepare` returned.
             parallel: compile jobs at once; None chooses from cores and free memory.
+            by_hash: take a finished build for damaged, too, when a file of it has another sha256.
 
         Raises:
             MissingToolsError: tools are missing; all are named.
@@ -92,20 +98,24 @@ class Builder:
             UndeclaredDefineError: a define that this tree does not know; nothing was compiled.
             ConfigureFailedError, BuildFailedError: with the classified cause; the log is kept in `logs/`.
             VerificationError: the result does not do what was asked for; it was not published.
+            RefusedError: something that llama-mgr did not make lies in the build's place; nothing was compiled.
         """
         jobs = self.jobs(prepared, parallel)
         lock = locks.held_lock(
             self._home, f"build-{prepared.plan.build_id}", f"build {prepared.plan.flavour}", self._reporter
         )
         with lock:
-            found = self.finished(prepared)
+            found = self.finished(prepared, by_hash=by_hash)
             if found is not None:
                 return found, False
             require_all(prepared.toolchain)
+            if os.path.lexists(self.builds.directory(prepared.plan.build_id)):
+                self.builds.require_ours(prepared.plan.build_id)
+            staged = self.staged(prepared, jobs)
             preflight.check_before_start(
-                prepared.resolved, prepared.toolchain, prepared.host, self._home, self._reporter
+                prepared.resolved, prepared.toolchain, prepared.host, self._home, self._reporter, staged.cache_dir
             )
-            return self.staged(prepared, jobs).made(), True
+            return staged.made(), True
 
     def jobs(self, prepared: Prepared, parallel: int | None) -> int:
         """Return how many compile jobs run at once.

@@ -26,6 +26,7 @@ _HALF_WRITTEN = ("objects/pack/tmp_*", "objects/*/tmp_obj_*")
 _HALF_WRITTEN_PATIENCE_S = 3600.0
 _PACKS_LIMIT = 50  # every fetch adds one; git's own limit for a collection is the same
 _TIDY_LIMIT_S = 1800.0
+_RELEASE_PATIENCE_S = 5.0  # what is not removed now, the next check-out prunes
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ class Mirror:
             )  # fmt: skip
 
     @contextlib.contextmanager
-    def _held(self, purpose: str) -> Iterator[None]:
-        with locks.held_lock(self._home, self._lock_name, f"{purpose} {self.remote}", self._reporter):
+    def _held(self, purpose: str, timeout_s: float | None = None) -> Iterator[None]:
+        with locks.held_lock(self._home, self._lock_name, f"{purpose} {self.remote}", self._reporter, timeout_s):
             self._clear_leftovers()
             yield
 
@@ -263,8 +264,13 @@ class Mirror:
             self._answer("worktree", "add", "--force", "--detach", "--", str(target), commit)
 
     def remove_work_tree(self, target: Path) -> None:
-        """Remove what `add_work_tree` made at `target`, and git's notes about it."""
-        with self._held("release a commit of"):
+        """Remove what `add_work_tree` made at `target`, and git's notes about it.
+
+        Raises:
+            BusyError: somebody fetches into the mirror for longer than 5 s; the next `add_work_tree` removes the notes.
+            ChildFailedError: git could not.
+        """
+        with self._held("release a commit of", _RELEASE_PATIENCE_S):
             words: list[Word] = [
                 f"--git-dir={self.directory}",
                 "worktree",

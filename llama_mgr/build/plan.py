@@ -64,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def flavour(self) -> str:
         """`b11434-cpu` or `b11434-cuda-rpc`: what an unnamed instance is called."""
-        label = "".join(character if character.isalnum() or character in "._-" else "-" for character in self.version)
+        allowed = (one if one.isascii() and (one.isalnum() or one in "._-") else "-" for one in self.version)
+        label = "".join(allowed)
         words = "-".join([label.strip("-._").lower()[:32] or "local", self.recipe, *self.parts])
         return words[:FLAVOUR_LIMIT].rstrip("-._")

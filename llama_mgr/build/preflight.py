@@ -20,9 +20,22 @@ _CACHED_PART = 4  # ccache keeps the objects alone, compressed: well below a qua
 
 
 def check_before_start(
-    resolved: "Resolved", toolchain: "Toolchain", host: Host, home: Home, reporter: Reporter
+    resolved: "Resolved",
+    toolchain: "Toolchain",
+    host: Host,
+    home: Home,
+    reporter: Reporter,
+    cache_dir: Path | None,
 ) -> None:
     """Refuse a build that cannot fit, and say what is worth knowing before it starts. Nothing is changed on disk.
+
+    Args:
+        resolved: how much the recipe needs.
+        toolchain: what the machine has.
+        host: this machine.
+        home: where staging and builds lie.
+        reporter: hears what is worth knowing.
+        cache_dir: where this build's compiler cache lies; None when it has none.
 
     Raises:
         NoSpaceError: staging, or the compiler cache on a disk of its own, has too little room for the whole build.
@@ -37,8 +50,8 @@ def check_before_start(
             "builds/ and staging/ lie on different file systems, and a finished build is renamed from one to the other",
             hint="move the whole home: set LLAMA_MGR_HOME",
         )
-    if _device(home.ccache_dir) != _device(home.staging_dir):
-        store.require_free(home.ccache_dir, needed_bytes // _CACHED_PART, "keep compiled objects")
+    if cache_dir is not None and _device(cache_dir) != _device(home.staging_dir):
+        store.require_free(cache_dir, needed_bytes // _CACHED_PART, "keep compiled objects")
     _say(resolved, toolchain, host, reporter)
 
 

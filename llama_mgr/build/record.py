@@ -1,8 +1,6 @@
 """Finished builds: the record that each carries, and the collection of all of them on disk."""
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,7 @@ import msgspec
 from llama_mgr import staging, store
 from llama_mgr.build.capability import Capabilities
 from llama_mgr.build.plan import Plan
-from llama_mgr.errors import CorruptStateError, IntegrityError, LlamaMgrError, NotFoundError
+from llama_mgr.errors import CorruptStateError, IntegrityError, NotFoundError
 from llama_mgr.paths import Home, join_below
 
 RECORD_NAME = "build.json"
@@ -84,21 +82,19 @@ class Builds:
             )
         return record
 
-    def records(self) -> Iterator[BuildRecord]:
-        """Yield the records of all sound builds; damaged ones are left to `doctor`."""
-        for build_id in self.ids():
-            try:
-                yield self.find(build_id)
-            except LlamaMgrError:
-                continue
+    def with_digest(self, digest: str, *, by_hash: bool = False) -> BuildRecord | None:
+        """Return the finished build of a plan with this digest, if its files are all there.
 
-    def with_digest(self, digest: str) -> BuildRecord | None:
-        """Return the finished build of a plan with this digest, if its files are all there."""
+        Args:
+            digest: that of the plan.
+            by_hash: also compare the sha256 of every file.
+        """
+        check = self.check_hashes if by_hash else self.check_sizes
         for build_id in self.ids():
             if build_id.endswith(f"-{digest[:8]}"):
                 try:
                     record = self.find(build_id)
-                    self.check_sizes(record)
+                    check(record)
                 except (NotFoundError, IntegrityError):
                     continue
                 if record.digest == digest:
@@ -148,19 +144,6 @@ class Builds:
     def size_bytes(self, record: BuildRecord) -> int:
         """Return the disk space of the build's files."""
         return sum(file.size_bytes for file in record.files.values())
-
-    def condemn(self, build_id: str) -> None:
-        """Take the record from a damaged build, so that no plan uses it again; its files stay until it is discarded.
-
-        On disk afterwards: `build.json.damaged` instead of `build.json`. A build without a record stays as it is.
-
-        Raises:
-            StorageError: the disk failed.
-        """
-        directory = self.directory(build_id)
-        with store.storage_errors("cannot set aside", directory), contextlib.suppress(FileNotFoundError):
-            (directory / RECORD_NAME).rename(directory / f"{RECORD_NAME}.damaged")
-            store.sync_dir(directory)
 
     def discard(self, build_id: str) -> None:
         """Delete a build; nothing may point at it any more.

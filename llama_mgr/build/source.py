@@ -113,17 +113,6 @@ class Sources:
                 error.hint = "the package index has numbered builds: use a version such as b11434, or latest"
             raise
 
-    def newest(self, wanted: Wanted) -> str:
-        """Return the label that `latest` (or the branch of `wanted`) has now. Raises as `locate` does."""
-        if wanted.kind != "snapshot":
-            try:
-                return Lookup(self._mirror(self._repository(wanted)), self._reporter).find(_LATEST, wanted.branch).label
-            except RemoteError as error:
-                if not self._may_fall_back(wanted, _LATEST):
-                    raise
-                self._reporter.note(f"{error.message}; asking the package index instead")
-        return f"b{self._snapshots.newest()}"
-
     def check_out(self, source: Source, target: Path) -> None:
         """Lay the files of `source` out at `target`, which must not exist.
 

@@ -77,13 +77,12 @@ class StagedBuild:
                     log_file.rename(prefix / LOG_NAME)
                     record.files = recorded_files(prefix)
                     store.write_document(prefix / RECORD_NAME, "build", record)
-                self._clear_way(record.build_id)
-                store.publish(prefix, Builds(self._home).directory(record.build_id))
+                self._publish(prefix, record.build_id)
             except LlamaMgrError as error:
                 error.log_file = str(self._kept_log(log_file) or "") or None
                 raise
             finally:
-                self._sources.release(source_dir)
+                self._release(source_dir)
         return record
 
     def _made_in(self, staged: Path, log: BinaryIO) -> BuildRecord:
@@ -96,7 +95,7 @@ class StagedBuild:
         scratch.mkdir()
         environ = child_environ(self._environ, TMPDIR=str(scratch), **cache.environ(), **self._plan.environ)
         cmake = self._cmake(source_dir, build_dir, environ, log)
-        defines = {**self._plan.defines, **cache.defines(self._languages())}
+        defines = self._defines(cache)
         self._reporter.step(f"configure {self._plan.flavour}")
         said = cmake.configure(defines)
         cmake.check_declared(self._plan.defines)
@@ -135,7 +134,7 @@ class StagedBuild:
         cache = self._cache(staged)
         with (Path("/dev/null")).open("wb") as log:
             cmake = self._cmake(staged / "source", staged / "build", {}, log)
-        defines = {**self._plan.defines, **cache.defines(self._languages())}
+        defines = self._defines(cache)
         targets = sorted({candidates[0] for candidates in self._plan.targets.values()})
         return [cmake.configure_argv(defines), cmake.build_argv(targets, self._jobs)]
 
@@ -154,12 +153,23 @@ class StagedBuild:
             label=self._plan.flavour, failures=self._resolved.failures,
         )  # fmt: skip
 
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where the compiler cache of this build lies; None when it has none."""
+        settings = self._cache_settings
+        if not settings.enabled or "ccache" not in self._toolchain.tools:
+            return None
+        return Path(settings.directory) if settings.directory else self._home.ccache_dir
+
+    def _defines(self, cache: CompilerCache) -> dict[str, str]:
+        return {**cache.defines(self._languages()), **self._plan.defines}  # the user's launcher wins
+
     def _cache(self, staged: Path) -> CompilerCache:
         settings = self._cache_settings
-        ccache = self._toolchain.tools.get("ccache")
+        directory = self.cache_dir
         return CompilerCache(
-            ccache.path if ccache and settings.enabled else None,
-            Path(settings.directory) if settings.directory else self._home.ccache_dir,
+            self._toolchain.tools["ccache"].path if directory else None,
+            directory or self._home.ccache_dir,
             base_dir=staged,
             max_size=settings.max_size,
             remote=settings.remote,
@@ -169,10 +179,20 @@ class StagedBuild:
         extra = {"nvcc": "CUDA", "hipconfig": "HIP"}
         return ["C", "CXX", *(language for tool, language in extra.items() if tool in self._toolchain.tools)]
 
-    def _clear_way(self, build_id: str) -> None:
-        """Move a damaged build of the same plan out of the way; `Builder.finished` refused it."""
-        if build_id in Builds(self._home).ids():
-            Builds(self._home).discard(build_id)
+    def _publish(self, prefix: Path, build_id: str) -> None:
+        """Put the finished build in its place; a damaged one of the same plan is there until that moment."""
+        final = Builds(self._home).directory(build_id)
+        with store.storage_errors("cannot finish", final):
+            store.sync_tree(prefix)  # the slow part, while the old one can still be used
+        with staging.out_of_the_way(self._home, final, of=build_id):
+            store.publish(prefix, final)
+
+    def _release(self, source_dir: Path) -> None:
+        """Give the work tree back; a failure hides neither the build nor the error that ended it."""
+        try:
+            self._sources.release(source_dir)
+        except (LlamaMgrError, OSError) as error:
+            self._reporter.warn(f"git's notes about {source_dir.parent.name} stay until the next check-out: {error}")
 
     def _kept_log(self, log_file: Path) -> Path | None:
         kept = join_below(self._home.logs_dir, f"{self._plan.build_id}.log")

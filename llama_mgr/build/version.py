@@ -39,6 +39,11 @@ class Version:
         """Whether the text has the form of a full or abbreviated commit id (7 to 40 hex digits)."""
         return self.kind == "name" and bool(_COMMIT.fullmatch(self.text.lower()))
 
+    @property
+    def moves(self) -> bool:
+        """Whether it may mean another commit tomorrow: all but `b11434`, `v0.6.0` and commit ids."""
+        return not (self.kind in {"build", "release"} or self.may_be_commit)
+
 
 def parsed_version(text: str) -> Version:
     """Return what the VERSION `text` can mean; nothing is looked up.

@@ -34,6 +34,8 @@ def test_good_names(name: str) -> None:
         ("lock", "reserved"),
         (".git", "reserved"),
         ("lpt1.x", "reserved"),
+        ("foo.json", "reserved"),
+        ("foo.lock", "reserved"),
     ],
 )
 def test_bad_names(name: str, reason: str) -> None:

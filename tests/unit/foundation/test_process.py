@@ -102,3 +102,24 @@ def test_programs_are_never_taken_from_the_working_directory(tmp_path: Path, mon
 def test_status_words() -> None:
     assert process.status_words(-9) == "it was killed by SIGKILL"
     assert process.status_words(2) == "it ended with status 2"
+
+
+def test_a_second_interrupt_does_not_leave_the_child_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        child = process.start(["/bin/sh", "-c", "trap '' TERM; sleep 60; sleep 60"], environ=ENVIRON, log=log)
+    time.sleep(0.3)
+    wait = child.wait
+
+    def interrupted(_: float | None = None) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(child, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        process.stop(child)
+    assert wait(5) == -signal.SIGKILL
+
+
+def test_a_program_that_replaces_us_gets_the_default_signals() -> None:
+    program = "from llama_mgr.process import replace; replace(['/bin/grep', 'SigIgn', '/proc/self/status'], environ={})"
+    done = process.run([sys.executable, "-c", program], environ={**ENVIRON, "PYTHONPATH": str(Path.cwd())})
+    assert int(done.stdout.split()[1], 16) & (1 << (signal.SIGPIPE - 1)) == 0

@@ -119,7 +119,7 @@ def test_prune_removes_what_no_manifest_lists(team: Team) -> None:
     assert team.states(prune=True) == {"keep": "equal", "drop": "surplus"}
     assert team.actions(prune=True) == {"keep": "unchanged", "drop": "removed"}
     assert Instances(team.home).names() == ["keep"]
-    assert [record.plan.version for record in Builds(team.home).records()] == ["b11401"]
+    assert [Builds(team.home).find(one).plan.version for one in Builds(team.home).ids()] == ["b11401"]
 
 
 def test_lock_writes_the_exact_commits(team: Team) -> None:
