@@ -174,7 +174,7 @@ def _recipe_problems(home: Home) -> Iterator[Problem]:
             if not (recipe.hidden or recipe.part):
                 recipes.chain(file.stem)
         except LlamaMgrError as error:
-            yield Problem(error.message, str(file), error.hint or "edit it; see docs/recipes.md")
+            yield Problem(error.message, str(file), error.hint or "edit it; recipes/README.md and `llama-mgr recipe show` tell the keys")
 
 
 def _mend_of(error: LlamaMgrError, usual: str) -> str:
