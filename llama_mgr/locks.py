@@ -19,6 +19,8 @@ from llama_mgr.report import Reporter
 from llama_mgr.store import now_at, storage_errors
 from llama_mgr.text import printable
 
+_NOTE_BYTES = 256
+
 
 class _Holder(msgspec.Struct):
     pid: int
@@ -84,8 +86,10 @@ def hold_for_life(home: Home, name: str, purpose: str, reporter: Reporter) -> in
 def _note_holder(descriptor: int, purpose: str) -> None:
     holder = json.dumps({"pid": os.getpid(), "purpose": purpose, "since": now_at()}).encode()
     with contextlib.suppress(OSError):  # the note about the holder is for messages only
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder, 0)
+        # Padded, so that the next note has the same length: to cut a file costs milliseconds on some file systems.
+        padded = holder.ljust(-(-len(holder) // _NOTE_BYTES) * _NOTE_BYTES)
+        os.pwrite(descriptor, padded, 0)
+        os.ftruncate(descriptor, len(padded))
 
 
 def _locked_descriptor(path: Path, name: str, reporter: Reporter, timeout_s: float | None, mode: int) -> int:

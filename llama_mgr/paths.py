@@ -2,7 +2,7 @@
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_mgr.errors import BadInputError, RefusedError, StorageError
@@ -33,6 +33,12 @@ class Home:
     """The directory tree that llama-mgr owns (design: docs/architecture.md, "State on disk")."""
 
     root: Path
+    models: Path | None = None
+    """Where models lie instead of `models/`; the setting `models-dir`."""
+
+    def with_models(self, directory: str) -> "Home":
+        """Return this home with its models in `directory`; empty leaves them in the home."""
+        return replace(self, models=Path(directory)) if directory else self
 
     @property
     def config_file(self) -> Path:
@@ -67,7 +73,7 @@ class Home:
     @property
     def models_dir(self) -> Path:
         """Downloaded and made models."""
-        return self.root / "models"
+        return self.models or self.root / "models"
 
     @property
     def environments_dir(self) -> Path:

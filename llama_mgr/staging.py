@@ -46,7 +46,8 @@ def staging(home: Home, purpose: str) -> Iterator[Path]:
     directory = join_below(home.staging_dir, operation)
     with _staging_gate(home, shared=True), storage_errors("cannot make", directory):
         directory.mkdir(mode=0o700, parents=True)
-        lock = os.open(directory / _ALIVE_NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(directory / _ALIVE_NAME, flags, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield directory

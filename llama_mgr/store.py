@@ -58,8 +58,14 @@ def write_document(path: Path, kind: str, body: msgspec.Struct, mode: int = 0o60
     write_bytes(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(), mode)
 
 
-def write_bytes(path: Path, content: bytes, mode: int = 0o600) -> None:
+def write_bytes(path: Path, content: bytes, mode: int = 0o600, *, keep_mode: bool = False) -> None:
     """Replace the file `path` by `content` with the guarantees of `write_document`.
+
+    Args:
+        path: the file.
+        content: all of it.
+        mode: the permissions of the new file, less the umask.
+        keep_mode: give it the permissions of the file that it replaces, if there is one.
 
     Raises:
         StorageError: the disk is full, read-only or failing.
@@ -67,6 +73,8 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o600) -> None:
     with storage_errors("cannot write", path), _temporary_beside(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            if keep_mode and path.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode) & 0o777)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """CMake as an object: configure a tree, ask what it declares, build targets with live progress."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,9 @@ class CMake:
         self._ninja = ninja
         self._source_dir = source_dir
         self._build_dir = build_dir
-        self._environ = {**environ, "NINJA_STATUS": _NINJA_STATUS}
+        # Sub-builds (vulkan-shaders-gen) inherit the generator, not CMAKE_MAKE_PROGRAM. Last: it shadows nothing.
+        path = f"{environ.get('PATH', os.defpath)}{os.pathsep}{ninja.parent}"
+        self._environ = {**environ, "PATH": path, "NINJA_STATUS": _NINJA_STATUS}
         self._log = log
         self._reporter = reporter
         self._label = label or source_dir.name

@@ -1,33 +1,16 @@
 """Reading the log of a configure or a build that failed: what matters in it, and what is known about it."""
 
-import json
 import re
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from llama_mgr.build.recipe_file import Failure
-from llama_mgr.errors import ChildFailedError
-from llama_mgr.process import run
 from llama_mgr.text import printable
 
 LOG_LIMIT_CHARACTERS = 256 * 1024
 _LINE_LIMIT_CHARACTERS = 2000
 _GROUP_LIMIT_CHARACTERS = 120
-_SEARCH_LIMIT_S = 10.0
 _TAIL_LINES = 12
-
-_SEARCH = """
-import json, re, sys
-text, patterns = json.load(open(sys.argv[1], encoding="ascii"))
-for number, pattern in enumerate(patterns):
-    found = re.search(pattern, text, re.MULTILINE)
-    if found:
-        print(json.dumps([number, found[0], *found.groups("")]))
-        break
-"""
 
 _PLAIN_QUOTES = str.maketrans({"\N{LEFT SINGLE QUOTATION MARK}": "'", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 _GROUP = re.compile(r"\{(\d)\}")
@@ -50,7 +33,7 @@ def diagnose(log_text: str, failures: Sequence[Failure]) -> Diagnosis | None:
 
     Only the last 256 KiB are searched, with lines cut at 2,000 characters. `^` and `$` match at lines. The curly quotes
     that gcc and clang use in a UTF-8 locale are searched as `'`. `{1}` … `{9}` in the words become what the groups
-    matched. A search that takes longer than 10 seconds finds nothing.
+    matched.
     """
     lines = log_text[-LOG_LIMIT_CHARACTERS:].translate(_PLAIN_QUOTES).splitlines()
     searched = "\n".join(line[:_LINE_LIMIT_CHARACTERS] for line in lines)
@@ -62,18 +45,11 @@ def diagnose(log_text: str, failures: Sequence[Failure]) -> Diagnosis | None:
 
 
 def _first_match(text: str, patterns: list[str]) -> tuple[int, list[str]] | None:
-    # Python cannot stop a regular expression that has run away, so the search is a child that can be stopped.
-    with tempfile.TemporaryDirectory(prefix="llama-mgr-") as directory:
-        question = Path(directory) / "question.json"
-        question.write_text(json.dumps([text, patterns]), encoding="ascii")
-        try:
-            said = run([sys.executable, "-I", "-S", "-c", _SEARCH, question], environ={}, timeout_s=_SEARCH_LIMIT_S)
-        except ChildFailedError:
-            return None
-    if not said.stdout:
-        return None
-    number, *groups = json.loads(said.stdout)
-    return number, groups
+    for number, pattern in enumerate(patterns):
+        found = re.search(pattern, text, re.MULTILINE)
+        if found:
+            return number, [found[0], *found.groups("")]
+    return None
 
 
 def _filled(words: str, groups: Sequence[str]) -> str:

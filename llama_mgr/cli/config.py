@@ -106,7 +106,7 @@ def set_value(context: Context, key: str, value: str) -> None:
         parsed_settings(before, file, context.home)
         content, written = edited(before.decode("utf-8"), key, value)
         parsed_settings(content, file, context.home)
-        write_bytes(file, content)
+        write_bytes(file, content, keep_mode=True)
     context.answer({"key": key, "value": written}, lambda output: output.line(f"{key} = {_shown(written)}"))
 
 

@@ -40,6 +40,11 @@ class Context:
         return home
 
     @cached_property
+    def models_home(self) -> Home:
+        """The home with its models where the settings want them; apart, because settings need a home to be read."""
+        return self.home.with_models(self.settings.models_dir)
+
+    @cached_property
     def settings(self) -> "Settings":
         """config.toml and the LLAMA_MGR_* variables."""
         from llama_mgr.settings import load_settings

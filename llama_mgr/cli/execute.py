@@ -1,11 +1,15 @@
 """`llama-mgr exec`: become a llama.cpp program."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from llama_mgr.cli.completing import complete_instances
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
+
+if TYPE_CHECKING:
+    from llama_mgr.instances.instance import Instance
 
 
 @click.command(
@@ -25,14 +29,18 @@ from llama_mgr.cli.context import Context, common_options, examples, pass_contex
 def execute(context: Context, instance: str | None, program: str, arguments: tuple[str, ...]) -> None:
     """Become the PROGRAM (llama-server, llama-bench, llama-cli, …) of an instance; nothing of llama-mgr stays.
 
+    As long as it runs, `gc` and `uninstall` leave its build alone.
+
     ARGUMENTS after `--` are the program's. LLAMA_ARG_* variables are passed on here, because the program is the
     user's own.
     """
     from llama_mgr.instances.choice import choose
-    from llama_mgr.instances.instance import Instances
+    from llama_mgr.instances.execution import program_for_life
     from llama_mgr.process import replace
 
-    choice = choose(context.home, instance, context.environ, Path.cwd())
-    path = Instances(context.home).program(choice.instance, program)
+    def chosen() -> "Instance":
+        return choose(context.home, instance, context.environ, Path.cwd()).instance
+
+    path = program_for_life(context.home, chosen, program, context.reporter)
     own = arguments[1:] if arguments[:1] == ("--",) else arguments
     replace([path, *own], environ=context.environ)

@@ -63,7 +63,7 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
     """
     from llama_mgr.instances.installation import Installer
 
-    name, wanted = _request(context, options)
+    name, wanted, with_python = _request(context, options)
     installer = Installer(context.home, context.settings, context.environ, context.reporter)
     if name is not None:
         checked_name(name, taken=installer.instances.names())
@@ -75,11 +75,12 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
         _pull(context, installer, wanted)
     else:
         outcome = installer.install(name, wanted, options["parallel"])
-        environment = None if options["ignore_python"] else prepare_converter(context, outcome)
+        environment = prepare_converter(context, outcome) if with_python else None
         answer_outcome(context, outcome, environment)
 
 
-def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, WantedBuild]":
+def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, WantedBuild, bool]":
+    """Return the name, what to build, and whether the converter gets its Python environment."""
     from llama_mgr.instances.instance import WantedBuild
     from llama_mgr.settings import parse_cmake_args, parse_define
 
@@ -87,10 +88,12 @@ def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, Wa
     if options["manifest"]:
         from llama_mgr.instances.manifest import read_manifest
 
+        _refuse_beside_manifest(version, options)
         manifest = read_manifest(options["manifest"])
-        return name or manifest.name, manifest.wanted(context.settings)
+        with_python = manifest.python and not options["ignore_python"]
+        return name or manifest.name, manifest.wanted(context.settings), with_python
     defines = parse_cmake_args(options["cmake_args"]) | dict(parse_define(text) for text in options["defines"])
-    return name, WantedBuild(
+    wanted = WantedBuild(
         version=version or "latest",
         repo_url=options["repo_url"],
         branch=options["branch"],
@@ -101,6 +104,27 @@ def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, Wa
         targets=[word.strip() for word in (options["targets"] or "").split(",") if word.strip()],
         allow_http=options["allow_http"],
     )
+    return name, wanted, not options["ignore_python"]
+
+
+def _refuse_beside_manifest(version: str | None, options: dict[str, Any]) -> None:
+    """Raise a BadInputError for what the manifest of `--from` says itself."""
+    flags = {
+        "VERSION": version,
+        "--arch": options["arch"],
+        "--with": options["parts"],
+        "--cmake-args": options["cmake_args"],
+        "--define": options["defines"],
+        "--targets": options["targets"],
+        "--repo-url": options["repo_url"],
+        "--branch": options["branch"],
+        "--source": options["source"],
+        "--allow-http": options["allow_http"],
+    }
+    given = [flag for flag, value in flags.items() if value]
+    if given:
+        why = "the manifest alone says what is built"
+        raise BadInputError("cannot use with --from", ", ".join(given), why, hint="write it into the manifest")
 
 
 def _name_and_version(options: dict[str, Any]) -> tuple[str | None, str | None]:
@@ -137,7 +161,7 @@ def show_plan(context: Context, installer: "Installer", wanted: "WantedBuild", p
     """Print the plan of `wanted` and every command that an install would run."""
     from llama_mgr.cli.plan_page import plan_document, print_plan
 
-    prepared = installer.prepare(installer.with_arch(wanted))
+    prepared = installer.prepare(installer.settled(wanted))
     document = plan_document(installer, prepared, parallel)
     context.answer(document, lambda output: print_plan(output, document))
 
@@ -157,7 +181,8 @@ def prepare_converter(context: Context, outcome: "Outcome") -> str | None:
         return str(ensure_environment(context, outcome.build).path)
     except LlamaMgrError as error:
         context.reporter.warn(f"no converter environment yet: {error.message}")
-        context.reporter.note("it will be made on first use of `convert`")
+        again = f"llama-mgr install {outcome.instance.name} {outcome.build.plan.version}"
+        context.reporter.note(f"the same install tries again: {again}")
         return None
 
 

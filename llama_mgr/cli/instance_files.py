@@ -115,13 +115,14 @@ def _confirm(surplus: "list[Step]", *, yes: bool) -> None:
 
 
 def _pruned(context: Context, machine: Any, surplus: "list[Step]", done: "list[Done]") -> "list[Done]":  # noqa: ANN401 (Sync is imported late)
+    from functools import partial
+
     from llama_mgr.cli.running import running_builds
 
     if surplus and any(one.error for one in done):
         context.reporter.warn("nothing is uninstalled, because not everything could be installed")
         return []
-    running = running_builds(context.home) if surplus else {}
-    return [machine.remove(step, running) for step in surplus]
+    return [machine.remove(step, partial(running_builds, context.home)) for step in surplus]
 
 
 def _answer_check(context: Context, steps: "list[Step]") -> None:

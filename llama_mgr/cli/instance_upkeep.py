@@ -35,18 +35,20 @@ if TYPE_CHECKING:
 @common_options
 @pass_context
 def gc(context: Context, keep: int | None, dry_run: bool) -> None:
-    """Remove builds that no instance and no running server needs, and what killed commands left behind.
+    """Remove builds that no instance and no running program needs, and what killed commands left behind.
 
     Nothing that a running command works on is touched.
     """
     import dataclasses
+    from functools import partial
 
     from llama_mgr.cli.running import running_builds
     from llama_mgr.instances.garbage import Collector
     from llama_mgr.instances.installation import Installer
 
     installer = Installer(context.home, context.settings, context.environ, context.reporter)
-    collector = Collector(context.home, installer, running_builds(context.home), context.reporter, dry_run=dry_run)
+    running = partial(running_builds, context.home)
+    collector = Collector(context.home, installer, running, context.reporter, dry_run=dry_run)
     garbage = collector.collect(keep)
     _remove_environments(context, garbage, dry_run=dry_run)
     context.answer(
@@ -70,6 +72,8 @@ def repair(context: Context, name: str, check: bool, parallel: int | None) -> No
 
     The damaged build stays until the new one is finished. The link `current` is put right, too.
     """
+    from functools import partial
+
     from llama_mgr.cli.running import running_builds
     from llama_mgr.instances.installation import Installer
     from llama_mgr.instances.repair import damage
@@ -82,7 +86,7 @@ def repair(context: Context, name: str, check: bool, parallel: int | None) -> No
             raise found
         context.answer({"instance": name, "damaged": False}, lambda output: output.line(f"{name} is whole"))
         return
-    done = repaired(installer, name, running_builds(context.home), context.reporter, parallel)
+    done = repaired(installer, name, partial(running_builds, context.home), context.reporter, parallel)
     context.answer(
         {"instance": name, "done": done},
         lambda output: output.line(f"{name}: {'; '.join(done) if done else 'nothing was damaged'}"),
@@ -129,6 +133,7 @@ def _requirements_in_use(home: Home, without: Collection[str]) -> "list[Requirem
 def _print(output: Output, garbage: "Garbage", *, dry_run: bool) -> None:
     groups = [
         ("builds", garbage.builds),
+        ("stays", [f"{build_id}: {why}" for build_id, why in garbage.kept.items()]),
         ("generations", [f"{name}: {', '.join(ids)}" for name, ids in garbage.generations.items()]),
         ("unfinished work", garbage.staging),
         ("instance directories", garbage.instance_dirs),

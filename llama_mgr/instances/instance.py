@@ -9,6 +9,7 @@ import msgspec
 
 from llama_mgr import locks, store
 from llama_mgr.build.record import BuildRecord, Builds
+from llama_mgr.build.version import parsed_version
 from llama_mgr.errors import (
     CorruptStateError,
     LlamaMgrError,
@@ -40,6 +41,11 @@ class WantedBuild(msgspec.Struct, kw_only=True, frozen=True):
     defines: dict[str, str] = {}
     targets: list[str] = []
     allow_http: bool = False
+
+    @property
+    def moves(self) -> bool:
+        """Whether the same words may mean another commit tomorrow."""
+        return self.branch is not None or parsed_version(self.version).moves
 
 
 class Generation(msgspec.Struct, kw_only=True, frozen=True):
@@ -152,12 +158,13 @@ class Instances:
         """Make `name` stand for `build`; what it stood for before becomes an earlier generation.
 
         The record is written first, and is the commit; the link follows. The caller holds the instance's lock.
+
+        Raises:
+            NameTakenError: it is a linked instance.
         """
         instance = self.find_or_none(name) or Instance(name=name, made_at=store.now_at())
         if instance.linked is not None:
-            raise RefusedError(
-                "cannot install into", name, f"it is linked to {instance.linked}", hint=f"llama-mgr uninstall {name}"
-            )
+            raise linked_error(instance)
         generation = Generation(
             build_id=build.build_id,
             version=build.plan.version,
@@ -329,6 +336,16 @@ class Instances:
 
     def _file(self, name: str) -> Path:
         return join_below(self._home.instances_dir, f"{name}.json")
+
+
+def linked_error(instance: Instance) -> NameTakenError:
+    """Return the error of an install into a linked instance."""
+    return NameTakenError(
+        "cannot install into",
+        instance.name,
+        f"it is linked to {instance.linked}",
+        hint=f"llama-mgr uninstall {instance.name} (the linked directory stays)",
+    )
 
 
 def _is_own_link(entry: Path) -> bool:

@@ -1,15 +1,11 @@
 """Mending an instance: a damaged build made again, a wrong `current` link put right."""
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from llama_mgr.errors import BadInputError, CorruptStateError, IntegrityError, InUseError, LlamaMgrError, NotFoundError
-from llama_mgr.instances.installation import Installer
+from llama_mgr.instances.installation import Installer, Running
 from llama_mgr.instances.instance import Instance
-from llama_mgr.instances.pin import Pin
 from llama_mgr.report import Reporter
-
-_BUSY_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -36,26 +32,25 @@ def damage(installer: Installer, name: str) -> Damage:
     return Damage(_build_damage(installer, instance), _link_damage(installer, instance))
 
 
-def repair(
-    installer: Installer, name: str, running: Mapping[str, Collection[str]], reporter: Reporter, parallel: int | None
-) -> list[str]:
+def repair(installer: Installer, name: str, running: Running, reporter: Reporter, parallel: int | None) -> list[str]:
     """Make the instance `name` whole again; return what was done, in words.
 
     A damaged build is made again from the recorded commit. It stays in place until the new one is finished, so that a
-    failure leaves what was there. The link `current` is made to agree with the record.
+    failure leaves what was there. The link `current` is made to agree with the record. All is done under the instance's
+    lock.
 
     Raises:
         UnknownInstanceError, CorruptStateError: see `damage`.
-        InUseError: a server runs the damaged build.
+        InUseError: a server or another program runs from the damaged build.
         LlamaMgrError: as `Installer.install`.
     """
-    found = damage(installer, name)
     done = []
-    if found.build is not None:
-        reporter.warn(found.build.message)
-        done.append(_rebuilt(installer, name, running, parallel))
     instances = installer.instances
-    with instances.locked(name, f"repair {name}", reporter, _BUSY_TIMEOUT_S):
+    with installer.locked(name, f"repair {name}"):
+        found = damage(installer, name)
+        if found.build is not None:
+            reporter.warn(found.build.message)
+            done.append(_rebuilt(installer, name, running, reporter, parallel))
         instance = instances.find(name)
         if _link_damage(installer, instance) is not None:
             instances.repair_link(instance)
@@ -63,21 +58,22 @@ def repair(
     return done
 
 
-def _rebuilt(installer: Installer, name: str, running: Mapping[str, Collection[str]], parallel: int | None) -> str:
+def _rebuilt(installer: Installer, name: str, running: Running, reporter: Reporter, parallel: int | None) -> str:
     instance = installer.instances.find(name)
     if instance.linked is not None:
         raise BadInputError("cannot repair", name, f"it is linked to {instance.linked}, which llama-mgr does not build")
     broken = instance.current
-    servers = list(running.get(broken.build_id, ()))
-    if servers:
-        raise InUseError("cannot repair", name, f"the server '{servers[0]}' runs it", hint="stop the server first")
-    installer.builder.builds.condemn(broken.build_id)
-    outcome = installer.install(name, broken.wanted, parallel, Pin(broken.version, broken.commit))
-    if outcome.build.build_id != broken.build_id:  # the compiler or the recipe changed since
-        with installer.locked(name, f"repair {name}"):
-            installer.instances.forget_build(name, broken.build_id)
-        installer.discard_unneeded(broken.build_id, running)
-    return f"built {outcome.build.build_id} again"
+    users = installer.users_of(broken.build_id, running)
+    if users:
+        raise InUseError("cannot repair", name, users[0], hint="stop that first")
+    build = installer.rebuild(name, parallel)
+    if build.build_id != broken.build_id:  # the compiler or the recipe changed since
+        installer.instances.forget_build(name, broken.build_id)
+        try:
+            installer.discard_unneeded(broken.build_id, running)
+        except LlamaMgrError as error:
+            reporter.warn(error.message)
+    return f"built {build.build_id} again"
 
 
 def _build_damage(installer: Installer, instance: Instance) -> LlamaMgrError | None:

@@ -1,14 +1,13 @@
 """Making the machine equal to a directory of manifests."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from llama_mgr.build.version import parsed_version
 from llama_mgr.errors import CorruptStateError, IntegrityError, LlamaMgrError, NotFoundError
-from llama_mgr.instances.installation import Installer, Outcome
+from llama_mgr.instances.installation import Installer, Outcome, Running
 from llama_mgr.instances.instance import Instance, WantedBuild
 from llama_mgr.instances.lock import LockFile
 from llama_mgr.instances.manifest import ManifestFile
@@ -91,7 +90,7 @@ class Sync:
         plan = outcome.build.plan
         return Done(step.name, outcome.action, f"{plan.version} ({plan.commit[:12]})")
 
-    def remove(self, step: Step, running: Mapping[str, Collection[str]]) -> Done:
+    def remove(self, step: Step, running: Running) -> Done:
         """Uninstall a surplus instance; a failure is returned, not raised."""
         try:
             builds = self._installer.uninstall(step.name, running)
@@ -113,7 +112,7 @@ class Sync:
         return Step(name, state, why, file, pin)
 
     def _compared(self, instance: Instance, file: ManifestFile, pin: Pin | None) -> tuple[State, str]:
-        wanted = self._installer.with_arch(file.manifest.wanted(self._settings))
+        wanted = self._installer.settled(file.manifest.wanted(self._settings))
         current = instance.current
         if current.wanted != wanted:
             return "changed", f"the manifest has another {_difference(current.wanted, wanted)}"
@@ -125,18 +124,12 @@ class Sync:
         if pin is not None:
             same = current.commit == pin.commit
             return ("equal", "") if same else ("changed", f"{pin.version} ({pin.commit[:12]}) is locked")
-        if not _moves(wanted):
+        if not wanted.moves:
             return "equal", ""
         source = self._installer.builder.sources.locate(self._installer.source_of(wanted))
         if source.commit == current.commit:
             return "equal", ""
         return "changed", f"{wanted.branch or wanted.version} is {source.version} ({source.commit[:12]}) now"
-
-
-def _moves(wanted: WantedBuild) -> bool:
-    """Tell whether the same words may mean another commit tomorrow."""
-    version = parsed_version(wanted.version)
-    return wanted.branch is not None or not (version.kind in {"build", "release"} or version.may_be_commit)
 
 
 def _difference(old: WantedBuild, new: WantedBuild) -> str:

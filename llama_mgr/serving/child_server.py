@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llama_mgr import process
-from llama_mgr.errors import BadInputError, ChildFailedError, ConflictError
+from llama_mgr.build import use
+from llama_mgr.errors import BadInputError, ChildFailedError, ConflictError, LlamaMgrError, NotFoundError
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
 from llama_mgr.serving import loopback
@@ -166,6 +167,9 @@ def started(
 
     On disk meanwhile: `servers/<name>/` with the record, the log and the lock that the server holds.
 
+    Where the system has util-linux's `setpriv`, the kernel ends the server (TERM) with the thread that started it, so
+    that a kill -9 of this process leaves none behind. Elsewhere it lives on then, and messages name its pid.
+
     Args:
         home: where the server's directory lies.
         name: the server's name, unique among living servers.
@@ -179,12 +183,13 @@ def started(
         BadInputError: the port is out of range.
         ConflictError: the port is taken.
         InUseError: a server of this name runs.
+        NotFoundError: the build was deleted meanwhile.
         ChildFailedError: the server ended before it was ready; the last lines of its log are in the error.
     """
     if port is not None:
         require_free_port(port)
     directory = server_dir(home, name)
-    server = _ready_server(directory, launch, environ, reporter, port=port, timeout_s=ready_timeout_s)
+    server = _ready_server(home, directory, launch, environ, reporter, port=port, timeout_s=ready_timeout_s)
     try:
         yield server
     finally:
@@ -229,6 +234,7 @@ def _free_port() -> int:
 
 
 def _ready_server(
+    home: Home,
     directory: ServerDir,
     launch: Launch,
     environ: Mapping[str, str],
@@ -237,8 +243,10 @@ def _ready_server(
     port: int | None,
     timeout_s: float,
 ) -> ChildServer:
+    prefix = _dying_with_us(environ) if os.access(launch.program, os.X_OK) else []
     for tries_left in reversed(range(_PORT_TRIES)):
-        server = _spawned(directory, launch, environ, port or _free_port())
+        with _undeleted(home, launch, reporter):
+            server = _spawned(directory, launch, environ, port or _free_port(), prefix)
         try:
             server.wait_ready(timeout_s)
         except ChildFailedError as error:
@@ -257,7 +265,39 @@ def _ready_server(
     raise ConflictError("cannot find a free port")  # pragma: no cover - the loop returns or raises
 
 
-def _spawned(directory: ServerDir, launch: Launch, environ: Mapping[str, str], port: int) -> ChildServer:
+@contextlib.contextmanager
+def _undeleted(home: Home, launch: Launch, reporter: Reporter) -> Iterator[None]:
+    """Keep the build until the server's own lock does."""
+    if not launch.build_id:  # a linked directory
+        yield
+        return
+    with use.used(home, launch.build_id, "start a server", reporter):
+        if not launch.program.exists():
+            raise NotFoundError(
+                "cannot start", launch.program, "its build was deleted meanwhile", hint="run the command again"
+            )
+        yield
+
+
+def _dying_with_us(environ: Mapping[str, str]) -> list[process.Argument]:
+    """Return the words before a command that make the kernel end it when we die; none where nothing can.
+
+    A `preexec_fn` could do the same, but may deadlock where there are threads.
+    """
+    setpriv = process.found_program("setpriv", environ)
+    if setpriv is None:
+        return []
+    words: list[process.Argument] = [setpriv, "--pdeathsig", "TERM", "--"]
+    try:  # busybox and old versions do not have the option, and a sandbox may forbid it
+        tried = process.run([*words, setpriv, "--version"], environ=process.child_environ(environ), check=False)
+    except LlamaMgrError:
+        return []
+    return words if tried.status == 0 else []
+
+
+def _spawned(
+    directory: ServerDir, launch: Launch, environ: Mapping[str, str], port: int, prefix: Sequence[process.Argument]
+) -> ChildServer:
     lock = claimed_lock(directory)
     try:
         record = ServerRecord(build_id=launch.build_id, model=str(launch.model), port=port, started_at=now_at())
@@ -266,7 +306,8 @@ def _spawned(directory: ServerDir, launch: Launch, environ: Mapping[str, str], p
         with storage_errors("cannot write", directory.log_file):
             log = directory.log_file.open("wb")
         with log:
-            child = process.start(_argv(launch, port), environ=_environ(directory, environ), log=log, pass_fds=(lock,))
+            argv = [*prefix, *_argv(launch, port)]
+            child = process.start(argv, environ=_environ(directory, environ), log=log, pass_fds=(lock,))
     finally:
         os.close(lock)  # the child's copy keeps it held
     server = ChildServer(directory, port, child)

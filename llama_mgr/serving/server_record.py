@@ -107,6 +107,15 @@ def _record_of(directory: ServerDir) -> ServerRecord | None:
         time.sleep(0.02)
 
 
+def _already_runs(name: str, record: ServerRecord | None) -> InUseError:
+    why, hint = "one of this name runs already", "use that one, or stop it first"
+    if record is not None:
+        why = f"one of this name runs on port {record.port}"
+    if record is not None and record.pid:
+        why, hint = f"{why} (pid {record.pid})", f"use that one, or stop it first: kill {record.pid}"
+    return InUseError("cannot start the server", name, why, hint=hint)
+
+
 def claimed_lock(directory: ServerDir) -> int:
     """Make the directory (0700) and return a descriptor that holds its lock.
 
@@ -129,11 +138,7 @@ def claimed_lock(directory: ServerDir) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 record = _record_of(directory)
-                where = f"on port {record.port}" if record else "already"
-                raise InUseError(
-                    "cannot start the server", directory.path.name, f"one of this name runs {where}",
-                    hint="use that one, or stop it first",
-                ) from error  # fmt: skip
+                raise _already_runs(directory.path.name, record) from error
             time.sleep(0.02)
         else:
             return descriptor

@@ -14,14 +14,14 @@ from pathlib import Path
 _EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 _NO_LOG_FLUSH = 2
 # With ext4's default auto_da_alloc, a missing fsync before a rename does not show.
-_OPTIONS = "loop,noauto_da_alloc"
+_OPTIONS = "noauto_da_alloc"
 
 
 class PowerSupply:
     """A mounted ext4 image; `cut` loses everything that was not made durable."""
 
-    def __init__(self, image: Path, mount_dir: Path) -> None:
-        self._image = image
+    def __init__(self, device: str, mount_dir: Path) -> None:
+        self._device = device
         self.mount_dir = mount_dir
 
     def cut(self, *, journal: bool) -> None:
@@ -37,7 +37,7 @@ class PowerSupply:
         finally:
             os.close(descriptor)
         _command("umount", self.mount_dir)
-        _command("mount", "-o", _OPTIONS, self._image, self.mount_dir)
+        _command("mount", "-o", _OPTIONS, self._device, self.mount_dir)
 
     def settle(self) -> None:
         """Make everything durable that is there now."""
@@ -62,11 +62,14 @@ def power_supply(work_dir: Path, size: str = "8G") -> Iterator[PowerSupply]:
     mount_dir.mkdir(parents=True)
     _command("truncate", "-s", size, image)
     _command("mkfs.ext4", "-q", "-F", image)
-    _command("mount", "-o", _OPTIONS, image, mount_dir)
+    # One loop device for all mounts: the kernel lets go of one late, and two on one image show each other old blocks.
+    device = _command("losetup", "--find", "--show", image).strip()
     try:
-        yield PowerSupply(image, mount_dir)
+        _command("mount", "-o", _OPTIONS, device, mount_dir)
+        yield PowerSupply(device, mount_dir)
     finally:
-        subprocess.run(["umount", "-l", mount_dir], capture_output=True, check=False)
+        subprocess.run(["umount", mount_dir], capture_output=True, check=False)
+        subprocess.run(["losetup", "--detach", device], capture_output=True, check=False)
         image.unlink()
 
 
@@ -114,8 +117,9 @@ def no_power_cuts() -> str | None:
             return f"loop mounts or EXT4_IOC_SHUTDOWN are not possible: {error}"
 
 
-def _command(*argv: str | Path) -> None:
+def _command(*argv: str | Path) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         message = f"{argv[0]}: {done.stderr.strip()}"
         raise RuntimeError(message)
+    return done.stdout

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -13,11 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr.errors import BadInputError, ChildFailedError, ConflictError, CorruptStateError, InUseError
+from llama_mgr.build import use
+from llama_mgr.errors import (
+    BadInputError,
+    ChildFailedError,
+    ConflictError,
+    CorruptStateError,
+    InUseError,
+    NotFoundError,
+)
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
+from llama_mgr.serving import child_server
 from llama_mgr.serving.child_server import Launch, started
-from llama_mgr.serving.server_record import ServerRecord, running_servers, server_dir
+from llama_mgr.serving.server_record import ServerDir, ServerRecord, claimed_lock, running_servers, server_dir
 from llama_mgr.store import write_document
 
 TOLD = SilentReporter()
@@ -223,7 +233,9 @@ def test_an_interrupt_while_loading_leaves_nothing(home: Home, program: Path, tm
     assert running_servers(home) == []
 
 
-def test_a_server_outlives_a_killed_parent_and_still_counts(home: Home, program: Path, tmp_path: Path) -> None:
+def test_where_nothing_ends_a_server_it_outlives_a_killed_parent_and_still_counts(
+    home: Home, program: Path, tmp_path: Path
+) -> None:
     script = (
         "import os, sys, pathlib\n"
         "from llama_mgr.paths import Home\nfrom llama_mgr.report import SilentReporter\n"
@@ -236,7 +248,7 @@ def test_a_server_outlives_a_killed_parent_and_still_counts(home: Home, program:
     root = Path(__file__).resolve().parents[2]
     subprocess.run(
         [sys.executable, "-c", script, home.root, program, model], check=False, cwd=root, timeout=30,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root), "PATH": str(tmp_path)},  # without setpriv
     )  # fmt: skip
     (running,) = running_servers(home)
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)
@@ -265,3 +277,85 @@ def test_a_living_server_with_a_damaged_record_stops_who_would_delete(
         server_dir(home, "demo").record_file.write_text("{")
         with pytest.raises(CorruptStateError):
             running_servers(home)
+
+
+def test_the_message_about_a_second_server_names_the_pid_of_the_first(
+    home: Home, program: Path, tmp_path: Path
+) -> None:
+    wanted = launch(program, tmp_path)
+    with started(home, "demo", wanted, os.environ, TOLD) as server:
+        with (
+            pytest.raises(InUseError, match=rf"pid {server.pid}") as caught,
+            started(home, "demo", wanted, os.environ, TOLD),
+        ):
+            pass
+        assert f"kill {server.pid}" in str(caught.value.hint)
+
+
+STARTER = """
+import os, sys
+from pathlib import Path
+from llama_mgr.paths import Home
+from llama_mgr.report import SilentReporter
+from llama_mgr.serving.child_server import Launch, started
+home, program, model = map(Path, sys.argv[1:])
+with started(Home(home), "demo", Launch("", program, model, ()), os.environ, SilentReporter()) as server:
+    print(server.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs util-linux's setpriv")
+def test_a_server_dies_with_whoever_started_it_even_by_kill_9(home: Home, program: Path, tmp_path: Path) -> None:
+    model = tmp_path / "fine"
+    model.touch()
+    words = [sys.executable, "-c", STARTER, str(home.root), str(program), str(model)]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        words, env={**os.environ, "PYTHONPATH": str(root)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        assert [one.pid for one in running_servers(home)] == [pid]
+        starter.kill()
+        starter.wait()
+        deadline = time.monotonic() + 10
+        while running_servers(home) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running_servers(home) == []
+
+
+@pytest.mark.parametrize("setpriv", ["none", "without the option"])
+def test_a_server_starts_where_nothing_can_end_it_with_us(
+    home: Home, program: Path, tmp_path: Path, setpriv: str
+) -> None:
+    place = tmp_path / "programs"
+    place.mkdir()
+    if setpriv == "without the option":
+        (place / "setpriv").write_text("#!/bin/sh\necho 'unrecognized option: pdeathsig' >&2\nexit 1\n")
+        (place / "setpriv").chmod(0o755)
+    with started(home, "demo", launch(program, tmp_path), {**os.environ, "PATH": str(place)}, TOLD) as server:
+        assert server.ask("hello").text == "You said: hello"
+
+
+def test_a_build_that_was_deleted_before_the_start_is_named(home: Home, tmp_path: Path) -> None:
+    gone = launch(tmp_path / "builds" / "gone" / "llama-server", tmp_path)
+    with pytest.raises(NotFoundError, match="deleted meanwhile"), started(home, "demo", gone, os.environ, TOLD):
+        pass
+    assert running_servers(home) == []
+
+
+def test_nobody_deletes_a_build_between_its_lookup_and_the_life_of_the_server(
+    home: Home, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = launch(program, tmp_path)
+    seen: list[bool] = []
+
+    def watching(directory: ServerDir) -> int:
+        seen.append(use.user_of(home, wanted.build_id) is not None)
+        return claimed_lock(directory)
+
+    monkeypatch.setattr(child_server, "claimed_lock", watching)
+    with started(home, "demo", wanted, os.environ, TOLD):
+        assert seen == [True]
+        assert use.user_of(home, wanted.build_id) is None

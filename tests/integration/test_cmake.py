@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from llama_mgr.build.cache import CompilerCache
+from llama_mgr.build.cmake import CMake
 from llama_mgr.build.recipe_file import Failure
 from llama_mgr.errors import BuildFailedError, ConfigureFailedError, MissingToolsError, UndeclaredDefineError
 from llama_mgr.process import child_environ
@@ -204,3 +205,25 @@ def test_options_of_2024(tmp_path: Path) -> None:
         cmake.configure({"GGML_HIP": "ON", "LLAMA_CURL": "OFF"})
         assert cmake.undeclared({"GGML_HIP": "ON", "LLAMA_CURL": "OFF"}) == ["GGML_HIP"]
         assert "llama-server" in cmake.targets()
+
+
+def test_a_project_inside_the_project_finds_ninja(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    # vulkan-shaders-gen is configured like this, by a CMake that inherits the generator and nothing else
+    inner = (
+        "execute_process(COMMAND ninja --version RESULT_VARIABLE status)\n"
+        "if(status)\n  message(FATAL_ERROR gone)\nendif()"
+    )
+    (source / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.14)\nproject(x NONE)\n{inner}\n")
+    with (tmp_path / "log").open("wb") as log:
+        cmake = CMake(
+            program("cmake"),
+            program("ninja"),
+            source,
+            tmp_path / "build",
+            {"PATH": "/nonexistent"},
+            log,
+            SilentReporter(),
+        )
+        cmake.configure({})

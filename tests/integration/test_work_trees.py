@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr.build import git_program
+from llama_mgr import locks
+from llama_mgr.build import git_program, mirror
 from llama_mgr.build.source import Sources, Wanted
+from llama_mgr.errors import BusyError
 from llama_mgr.paths import Home
+from llama_mgr.report import SilentReporter
 from llama_mgr.settings import Settings
 from tests.tools.scratch_repository import Listener, Scratch, git_config
 from tests.tools.tiny_repository import TinyRepository, run_git
@@ -182,3 +185,22 @@ def test_an_interrupted_clone_leaves_no_process_and_no_mirror(
     assert not _runs(int((tmp_path / "pid").read_text()))
     assert not list(home.source_dir.glob("*"))
     assert not list(home.staging_dir.glob("*"))
+
+
+def test_a_release_does_not_wait_for_long_and_the_next_check_out_forgets_the_tree(
+    sources: Sources, tiny_repository: TinyRepository, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_RELEASE_PATIENCE_S", 0.1)
+    source = sources.locate(Wanted("b11401", repo_url=tiny_repository.url))
+    target = home.staging_dir / "x" / "source"
+    sources.check_out(source, target)
+    started = time.monotonic()
+    with (
+        locks.held_lock(home, f"source-{mirror_of(home).stem}", "fetch for an hour", SilentReporter()),
+        pytest.raises(BusyError),
+    ):
+        sources.release(target)
+    assert time.monotonic() - started < 2
+    shutil.rmtree(target)
+    sources.check_out(source, home.staging_dir / "y" / "source")
+    assert len(run_git("worktree", "list", "--porcelain", cwd=mirror_of(home)).split("worktree ")) == 3

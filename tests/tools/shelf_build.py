@@ -59,9 +59,9 @@ def publish_build(home: Home, plan: Plan) -> BuildRecord:
             files=recorded_files(prefix),
         )
         store.write_document(prefix / RECORD_NAME, "build", record)
-        if plan.build_id in Builds(home).ids():
-            Builds(home).discard(plan.build_id)
-        store.publish(prefix, Builds(home).directory(plan.build_id))
+        final = Builds(home).directory(plan.build_id)
+        with staging.out_of_the_way(home, final, of=plan.build_id):
+            store.publish(prefix, final)
     return record
 
 
@@ -72,7 +72,13 @@ class ShelfBuilder(Builder):
     built: list[str]
     fail: LookupError | Exception | None = None
 
-    def build(self, prepared: Prepared, parallel: int | None = None) -> tuple[BuildRecord, bool]:  # noqa: ARG002
+    def build(
+        self, prepared: Prepared, parallel: int | None = None, *, by_hash: bool = False
+    ) -> tuple[BuildRecord, bool]:
+        del parallel
+        found = self.finished(prepared, by_hash=by_hash)
+        if found is not None:
+            return found, False
         if self.fail is not None:
             raise self.fail
         self.built.append(prepared.plan.version)

@@ -72,9 +72,15 @@ def test_asked_jobs_beyond_the_cap_are_refused(asked: int) -> None:
         preflight.jobs(HOST, 0, asked)
 
 
-def check(home: Home, resolved: Resolved = RESOLVED, facts: dict[str, str] | None = None, host: Host = HOST) -> Heard:
+def check(
+    home: Home,
+    resolved: Resolved = RESOLVED,
+    facts: dict[str, str] | None = None,
+    host: Host = HOST,
+    cache_dir: Path | None = None,
+) -> Heard:
     heard = Heard()
-    preflight.check_before_start(resolved, Toolchain(facts=facts or {}), host, home, heard)
+    preflight.check_before_start(resolved, Toolchain(facts=facts or {}), host, home, heard, cache_dir)
     return heard
 
 
@@ -125,5 +131,9 @@ def test_compiler_cache_on_another_file_system_needs_room_there(home: Home) -> N
         pytest.skip("there is no /proc here")
     home.cache_dir.mkdir()
     home.ccache_dir.symlink_to(place)
+    small = dataclasses.replace(RESOLVED, disk_mib=100)
     with pytest.raises(NoSpaceError, match="compiled objects"):
-        check(home, dataclasses.replace(RESOLVED, disk_mib=100))
+        check(home, small, cache_dir=home.ccache_dir)
+    with pytest.raises(NoSpaceError, match="compiled objects"):
+        check(home, small, cache_dir=place / "cache")
+    check(home, small, cache_dir=None)  # a cache that is not used needs no room

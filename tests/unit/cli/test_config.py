@@ -127,3 +127,16 @@ def test_another_file_may_be_named(cli: Cli, home: Home, tmp_path: Path) -> None
     cli.done("--config", other, "config", "set", "build.parallel", "3")
     assert tomllib.loads(other.read_text())["build"]["parallel"] == 3
     assert not home.config_file.exists()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o640])
+def test_set_keeps_the_permissions_of_the_file(cli: Cli, home: Home, mode: int) -> None:
+    home.config_file.write_text(OWN)
+    home.config_file.chmod(mode)
+    cli.done("config", "set", "build.parallel", "2")
+    assert home.config_file.stat().st_mode & 0o777 == mode
+
+
+def test_a_new_config_is_private(cli: Cli, home: Home) -> None:
+    cli.done("config", "set", "build.parallel", "2")
+    assert home.config_file.stat().st_mode & 0o777 == 0o600

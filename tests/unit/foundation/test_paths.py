@@ -86,3 +86,11 @@ def test_shipped_data_is_found_in_a_checkout_and_in_a_wheel(tmp_path: Path) -> N
     for place in done.stdout.split():
         assert Path(place).is_relative_to(tmp_path / "site")
         assert list(Path(place).glob("*.toml"))
+
+
+def test_models_lie_where_the_setting_says(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    assert home.with_models("").models_dir == home.root / "models"
+    moved = home.with_models(str(tmp_path / "big" / "models"))
+    assert moved.models_dir == tmp_path / "big" / "models"
+    assert (moved.root, moved.builds_dir) == (home.root, home.builds_dir)

@@ -1,6 +1,9 @@
 """What gc removes, what it never touches, and the race with an install that is about to point."""
 
 import contextlib
+import fcntl
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +13,18 @@ import pytest
 from llama_mgr import locks, staging
 from llama_mgr.build.builder import Prepared
 from llama_mgr.build.record import BuildRecord, Builds
-from llama_mgr.errors import CorruptStateError
+from llama_mgr.cli.running import running_builds
+from llama_mgr.errors import BuildFailedError, CorruptStateError
 from llama_mgr.instances.garbage import Collector, Garbage
+from llama_mgr.instances.health import problems
 from llama_mgr.instances.installation import Installer
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from tests.tools.shelf_build import MakeBuild, ShelfBuilder
+from llama_mgr.serving.server_record import RECORD_KIND, ServerRecord, claimed_lock, server_dir
+from llama_mgr.store import write_document
+from tests.conftest import Cli
+from tests.tools.shelf_build import MakeBuild, ShelfBuilder, program_of
 from tests.tools.tiny_repository import TinyRepository
 
 
@@ -28,7 +36,7 @@ def collect(
     keep: int | None = None,
     dry: bool = False,
 ) -> Garbage:
-    return Collector(home, installer, running or {}, SilentReporter(), dry_run=dry).collect(keep)
+    return Collector(home, installer, lambda: running or {}, SilentReporter(), dry_run=dry).collect(keep)
 
 
 def everything(root: Path) -> set[Path]:
@@ -116,7 +124,7 @@ def test_an_instance_that_was_installed_meanwhile_stays(
     home: Home, shelf_installer: Installer, make_build: MakeBuild
 ) -> None:
     Instances(home).point("main", make_build(1), WantedBuild())
-    assert LateCollector(home, shelf_installer, {}, SilentReporter()).collect().instance_dirs == []
+    assert LateCollector(home, shelf_installer, dict, SilentReporter()).collect().instance_dirs == []
     assert Instances(home).find("main").name == "main"
 
 
@@ -144,8 +152,10 @@ class PausedBuilder(ShelfBuilder):
     published: threading.Event
     go_on: threading.Event
 
-    def build(self, prepared: Prepared, parallel: int | None = None) -> tuple[BuildRecord, bool]:
-        made = super().build(prepared, parallel)
+    def build(
+        self, prepared: Prepared, parallel: int | None = None, *, by_hash: bool = False
+    ) -> tuple[BuildRecord, bool]:
+        made = super().build(prepared, parallel, by_hash=by_hash)
         self.published.set()
         assert self.go_on.wait(30)
         return made
@@ -183,7 +193,7 @@ def test_a_build_that_an_install_is_about_to_point_at_stays(
             assert collect(home, other).builds == []
         else:
             Instances(home).point("old", Builds(home).find(build_id), WantedBuild())
-            assert other.uninstall("old", {}) == []
+            assert other.uninstall("old", dict) == []
         assert Builds(home).ids() == [build_id]
     current = Instances(home).find("main").current
     Builds(home).check_hashes(Builds(home).find(current.build_id))
@@ -213,4 +223,149 @@ def test_two_installs_may_claim_one_build_at_once(home: Home, shelf_installer: I
         locks.held_lock(home, "claim-x", "install b", SilentReporter(), timeout_s=0, shared=True),
     ):
         assert locks.is_locked(locks.lock_file(home, "claim-x"))
-        assert shelf_installer.discard_unneeded("b1-cpu-x", {}) is False
+        assert shelf_installer.discard_unneeded("b1-cpu-x", dict) is False
+
+
+@contextlib.contextmanager
+def program_of_an_instance(cli: Cli, home: Home, build: BuildRecord, seconds: int = 60) -> Iterator[int]:
+    """`llama-mgr exec` of the instance `main`, whose program sleeps; yields the pid."""
+    program = program_of(home, build.build_id)
+    program.write_text(f"#!/bin/sh\necho up\nexec sleep {seconds}\n")
+    child = subprocess.Popen(
+        cli.argv("exec", "-i", "main", "llama-server"), env=cli.environ, cwd=cli.cwd, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"up\n"
+    try:
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_the_build_of_a_program_that_exec_started_stays(
+    cli: Cli, home: Home, shelf_installer: Installer, make_build: MakeBuild
+) -> None:
+    build = make_build(1)
+    Instances(home).point("main", build, WantedBuild())
+    Instances(home).point("other", build, WantedBuild())
+    with program_of_an_instance(cli, home, build) as pid:
+        refused = cli("uninstall", "main")
+        assert (refused.status, f"pid {pid}" in refused.stderr) == (4, True), refused.stderr
+        assert Instances(home).names() == ["main", "other"]
+        assert cli.json("uninstall", "main", "--force")["builds"] == []
+        cli.done("uninstall", "other", "--force")
+        for words in (("instance", "gc", "--dry-run"), ("instance", "gc")):
+            document = cli.json(*words)
+            assert document["builds"] == []
+            assert "in use" in document["kept"][build.build_id]
+        assert f"stays: {build.build_id}" in cli.done("instance", "gc").stdout
+        assert program_of(home, build.build_id).exists()
+    assert cli.json("instance", "gc")["builds"] == [build.build_id]
+    del shelf_installer
+
+
+def test_an_install_of_a_build_that_a_program_runs_from_does_not_wait(
+    cli: Cli, home: Home, shelf_installer: Installer, tiny_repository: TinyRepository
+) -> None:
+    wanted = WantedBuild(version="b11434", repo_url=tiny_repository.url)
+    build = shelf_installer.install("main", wanted).build
+    program = program_of(home, build.build_id)
+    padding = program.stat().st_size
+    with program_of_an_instance(cli, home, build):
+        program.write_text(f"#!/bin/sh\n{'#' * padding}"[:padding])  # whole by size
+        assert shelf_installer.install("again", wanted).action == "reused"
+
+
+def test_a_server_that_started_while_uninstall_waited_keeps_its_build(
+    home: Home, shelf_installer: Installer, make_build: MakeBuild
+) -> None:
+    """Who runs it is asked when the build is about to go, not when the command began."""
+    build = make_build(1)
+    Instances(home).point("main", build, WantedBuild())
+    running: dict[str, list[str]] = {}
+    work = threading.Thread(target=shelf_installer.uninstall, args=("main", lambda: running), kwargs={"force": True})
+    with Instances(home).locked("main", "hold it", SilentReporter()):
+        work.start()
+        running[build.build_id] = ["the server 'chat'"]
+    work.join(30)
+    assert Instances(home).names() == []
+    assert Builds(home).ids() == [build.build_id]
+
+
+@pytest.mark.parametrize("look", ["gc", "doctor"])
+def test_a_directory_that_is_being_made_is_no_leftover(home: Home, shelf_installer: Installer, look: str) -> None:
+    """Between the making of a staging directory and its lock, its owner is at the gate."""
+    young = home.staging_dir / "install-young"
+    found: list[object] = []
+
+    def looking() -> None:
+        found.append(collect(home, shelf_installer) if look == "gc" else problems(home))
+
+    work = threading.Thread(target=looking)
+    with locks.held_lock(home, "staging", "begin staging", SilentReporter(), shared=True):
+        (young / "source").mkdir(parents=True)
+        work.start()
+        work.join(0.5)
+        alive = (young / ".alive").open("w")
+        fcntl.flock(alive, fcntl.LOCK_EX)
+    work.join(30)
+    with alive:
+        assert (young / "source").is_dir()
+        assert found == [Garbage() if look == "gc" else []]
+
+
+def test_a_staging_directory_is_released_only_when_it_goes(home: Home) -> None:
+    released: list[Path] = []
+    with staging.staging(home, "install") as live:
+        assert staging.remove_staging(home, live, released.append) is False
+    dead = home.staging_dir / "dead"
+    (dead / "source").mkdir(parents=True)
+    assert staging.remove_staging(home, dead, released.append) is True
+    assert released == [dead]
+    assert not dead.exists()
+
+
+@pytest.mark.parametrize("how", ["torn", "whole but wrong"])
+def test_builds_that_a_damaged_record_may_need_stay(
+    cli: Cli, home: Home, shelf_installer: Installer, make_build: MakeBuild, tiny_repository: TinyRepository, how: str
+) -> None:
+    earlier = make_build(1)
+    Instances(home).point("main", earlier, WantedBuild())
+    stranger = make_build(2)
+    record = home.instances_dir / "main.json"
+    record.write_bytes(record.read_bytes()[:40] if how == "torn" else record.read_bytes().replace(b'"name"', b'"neme"'))
+    shelf_installer.install("main", WantedBuild(version="b11434", repo_url=tiny_repository.url))
+    document = cli.json("instance", "gc")
+    stays = {earlier.build_id, stranger.build_id} if how == "torn" else {earlier.build_id}
+    assert set(document["kept"]) == stays
+    assert all("main.json.corrupt-" in why for why in document["kept"].values())
+    assert stays < set(Builds(home).ids())
+    for aside in home.instances_dir.glob("*.corrupt-*"):
+        aside.unlink()
+    assert set(cli.json("instance", "gc")["builds"]) == stays
+
+
+def test_a_failed_install_leaves_a_damaged_record_where_it_is(
+    home: Home, shelf_installer: Installer, tiny_repository: TinyRepository
+) -> None:
+    home.instances_dir.mkdir()
+    (home.instances_dir / "main.json").write_bytes(b"{")
+    assert isinstance(shelf_installer.builder, ShelfBuilder)
+    shelf_installer.builder.fail = BuildFailedError("cannot build")
+    with pytest.raises(BuildFailedError):
+        shelf_installer.install("main", WantedBuild(version="b11434", repo_url=tiny_repository.url))
+    assert [entry.name for entry in home.instances_dir.iterdir()] == ["main.json"]
+    assert (home.instances_dir / "main.json").read_bytes() == b"{"
+
+
+def test_the_pid_of_a_server_is_named(home: Home) -> None:
+    directory = server_dir(home, "quickstart")
+    lock = claimed_lock(directory)
+    try:
+        record = ServerRecord(build_id="b1", model="/m", port=8080, pid=4711, started_at="2026-01-01T00:00:00Z")
+        write_document(directory.record_file, RECORD_KIND, record)
+        assert running_builds(home) == {"b1": ["the server 'quickstart' (pid 4711)"]}
+    finally:
+        os.close(lock)

@@ -139,7 +139,7 @@ def test_installing_does_not_replace_a_link(home: Home, make_build: MakeBuild) -
     build = make_build(1)
     instances = Instances(home)
     instances.link("mine", Builds(home).directory(build.build_id))
-    with pytest.raises(RefusedError):
+    with pytest.raises(NameTakenError, match="linked"):
         instances.point("mine", build, WANTED)
     assert instances.find("mine").linked is not None
 

