@@ -113,6 +113,8 @@ def _print(output: Output, document: dict[str, Any]) -> None:
     output.line(f"({document['tokens']} tokens, {document['tokens_per_second']:.0f} tokens/s)")
     if document["running"]:
         output.line(f"the server listens on {document['url']} (OpenAI's protocol); Ctrl-C stops it")
+    else:
+        output.line(f"it was served on {document['url']} (OpenAI's protocol), and is stopped")
     output.line(f"next: llama-mgr exec -i {document['instance']} llama-server -- -m {document['model']['path']}")
 
 

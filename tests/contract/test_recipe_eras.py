@@ -1,7 +1,6 @@
 """The shipped recipes against trees of every era: the configure lines that are known to be right.
 
-The excerpts and the lines come from upstream's CMake files and were configured once for real; a change here must be
-meant.
+The excerpts and the lines come from upstream's CMake files; a change here must be meant.
 """
 
 import functools

@@ -33,7 +33,8 @@ def _interrupted(arena: Arena, number: signal.Signals, after_s: float) -> list[s
     done = ended(child)
     took_s = time.monotonic() - sent_at
     problems = []
-    if done.status not in STATUSES[number] | {0}:
+    too_late = done.status == 0 and took_s < 1  # it came when all was done, and only the answer was left
+    if done.status not in STATUSES[number] and not too_late:
         problems.append(f"{number.name}: {done}")
     if "Traceback" in done.stderr:
         problems.append(f"{number.name}: {done.stderr}")

@@ -12,13 +12,12 @@ import pytest
 
 from llama_mgr.errors import ChildFailedError, RemoteError
 from llama_mgr.locks import held_lock
-from llama_mgr.make.python_env import Environments, read_requirements
+from llama_mgr.make.python_env import Environments
 from llama_mgr.make.requirements import requirement_set
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 
 UV = Path(shutil.which("uv") or Path(sys.executable).with_name("uv"))
-TREE = Path(os.environ.get("LLAMA_MGR_TEST_TREE", "/nonexistent"))
 HERE = f"cp{sys.version_info.major}{sys.version_info.minor}-linux_{platform.machine()}"
 
 
@@ -172,13 +171,3 @@ def test_unused_environments_go_and_foreign_or_busy_ones_stay(home: Home, told: 
     assert busy.path.exists()
     assert foreign.exists()
     assert not drop.path.exists()
-
-
-@pytest.mark.real
-@pytest.mark.skipif(not TREE.is_dir(), reason="LLAMA_MGR_TEST_TREE names no llama.cpp tree")
-def test_the_real_converter_starts(home: Home, told: Told) -> None:
-    made = Environments(home, UV, os.environ, told).ensure(read_requirements(TREE))
-    script = TREE / "convert_hf_to_gguf.py"
-    said = subprocess.run([made.python, script, "--help"], capture_output=True, check=True, text=True)
-    assert "--outtype" in said.stdout
-    assert not [name for name in made.installed if name.startswith("nvidia")]

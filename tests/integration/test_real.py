@@ -69,7 +69,6 @@ def test_it_answers_a_chat_request(real_cli: Cli, name: str) -> None:
     assert answer["instance"] == name
     assert "Paris" in answer["answer"]
     assert answer["tokens_per_second"] > 0
-    assert real_cli.json("uninstall", "no-such", status=3)
 
 
 def test_the_capabilities_are_the_real_ones(real_cli: Cli) -> None:
@@ -93,6 +92,8 @@ def test_the_converter_has_an_environment_or_the_reason_is_said(real_cli: Cli) -
         assert "no converter environment yet" in answer.stderr
         assert "torch" in answer.stderr or "package" in answer.stderr
         return
+    installed = [path.name for path in Path(environment).glob("lib/python*/site-packages/*.dist-info")]
+    assert not [name for name in installed if name.startswith("nvidia")]
     script = (
         Path(real_cli.environ[HOME_VARIABLE]) / "instances" / "new" / "current" / "convert" / "convert_hf_to_gguf.py"
     )
