@@ -1,5 +1,6 @@
 """File systems made for one test: an ext4 image whose power can be cut, and small tmpfs."""
 
+import contextlib
 import fcntl
 import functools
 import os
@@ -82,6 +83,15 @@ def small_disk(mount_dir: Path, size_kib: int) -> Iterator[Path]:
         yield mount_dir
     finally:
         subprocess.run(["umount", "-l", mount_dir], capture_output=True, check=False)
+
+
+def leave_free(mount_dir: Path, free_kib: int) -> None:
+    """Shrink a mounted tmpfs to what is used and `free_kib`, though others write to it meanwhile."""
+    for _ in range(200):
+        with contextlib.suppress(RuntimeError):  # somebody wrote between the question and the remount
+            resize(mount_dir, used_kib(mount_dir) + free_kib)
+            return
+    raise RuntimeError(f"{mount_dir} grows too fast to be made small")
 
 
 def resize(mount_dir: Path, size_kib: int) -> None:

@@ -44,7 +44,7 @@ def _filled_up_at(disk: Arena, stage: str, free_kib: int) -> Ended:
     """Install, and make the disk nearly full once `stage` exists in staging."""
     child = disk.start(*INSTALL)
     waited_for(lambda: child.poll() is not None or any((disk.home / "staging").glob(stage)), 60)
-    mounts.resize(disk.home.parent, mounts.used_kib(disk.home.parent) + free_kib)
+    mounts.leave_free(disk.home.parent, free_kib)
     return ended(child)
 
 
