@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from llama_mgr.errors import HashMismatchError, RemoteDeniedError, RemoteError
 from llama_mgr.report import Progress, Reporter
-from llama_mgr.store import require_free, storage_errors, sync_dir
+from llama_mgr.store import make_durable, require_free, storage_errors, sync_dir
 from llama_mgr.text import printable
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class HttpClient:
                     return target
                 require_free(target.parent, file.size_bytes or 0, "download")
                 self._fill(part, file)
-                os.fsync(part.fileno())
+                make_durable(part.fileno())
                 _part_path(target).rename(target)
                 sync_dir(target.parent)
         return target

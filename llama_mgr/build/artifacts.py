@@ -24,12 +24,13 @@ _PROGRAM_NAMES = {
     "quantize": ("llama-quantize", "quantize"),
     "imatrix": ("llama-imatrix", "imatrix"),
     "perplexity": ("llama-perplexity", "perplexity"),
+    "bench": ("llama-bench",),
 }
 CONVERTER_NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf.py")
 
 
 def built_program(prefix: Path, tool: str) -> Path | None:
-    """Return the program of `server`, `cli`, `quantize`, `imatrix` or `perplexity`, or None where it was not built."""
+    """Return the program of `server`, `cli`, `quantize`, `imatrix`, `perplexity` or `bench`; None where not built."""
     candidates = (prefix / "bin" / name for name in _PROGRAM_NAMES[tool])
     return next((path for path in candidates if path.is_file()), None)
 

@@ -19,10 +19,13 @@ def gpu_facts(
         archs = probed(probe, facts, environ)
         if archs:
             return {"gpu.present": "yes", "gpu.archs": ";".join(archs)}
-    for fallback in (fallback for gpu in reversed(gpus) for fallback in gpu.fallback):
-        if holds(fallback.when):
-            return {"gpu.archs": fallback.value}
-    return {}
+    fallback = fallback_archs(gpus, holds)
+    return {"gpu.archs": fallback} if fallback is not None else {}
+
+
+def fallback_archs(gpus: Sequence[Gpu], holds: Callable[[When], bool]) -> str | None:
+    """Return what to build for without a GPU to ask: the last recipe's first fallback whose condition holds."""
+    return next((fallback.value for gpu in reversed(gpus) for fallback in gpu.fallback if holds(fallback.when)), None)
 
 
 def probed(probe: Probe, facts: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from llama_mgr.build.condition import facts_in, filled, matches, said, words
+from llama_mgr.build.gpu import fallback_archs
 from llama_mgr.build.host import Host
 from llama_mgr.build.recipe_file import Convert, Failure, Recipe, Rule, Value, Verify, When
 from llama_mgr.build.tree import Tree
@@ -112,19 +113,13 @@ class _Resolution:
             for name in recipe.inherit_environ
             if f"env.{name}" in facts
         }
-        self._state_fallback_archs()
+        if "gpu.archs" not in self._facts:
+            fallback = fallback_archs([recipe.gpu for recipe in chain], self._holds)
+            if fallback is not None:
+                self._facts["gpu.archs"] = fallback
 
     def _holds(self, when: When) -> bool:
         return matches(when, self._tree, self._facts, self._host, self._settings, self._build_number)
-
-    def _state_fallback_archs(self) -> None:
-        if "gpu.archs" in self._facts:
-            return
-        for recipe in reversed(self._chain):
-            for fallback in recipe.gpu.fallback:
-                if self._holds(fallback.when):
-                    self._facts["gpu.archs"] = fallback.value
-                    return
 
     def require_needs(self) -> None:
         for recipe in self._chain:

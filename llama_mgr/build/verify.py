@@ -1,12 +1,15 @@
 """A finished build proves that it is what was asked for, before it is published."""
 
 import re
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_mgr.build.artifacts import built_program
+from llama_mgr.build.probe_model import probe_model
 from llama_mgr.build.recipe_file import Verify
 from llama_mgr.build.resolve import Resolved
 from llama_mgr.errors import ChildFailedError, MissingToolsError, VerificationError
@@ -21,7 +24,11 @@ _MUSL_MISSING = re.compile(r"^Error loading shared library ([^:\s]+):", re.MULTI
 _OTOOL_LINE = re.compile(r"^\s+(\S+) \(compatibility version", re.MULTILINE)
 # It comes with the driver, which a machine that only builds need not have.
 _DRIVER_LIBRARIES = frozenset({"libcuda.so.1"})
+_ANOTHER_COMPILER = "nothing was published; try another compiler (CC=… CXX=…), or --arch cpu-portable"
 _CHILD_TIMEOUT_S = 60.0
+# How a program dies of code that the compiler got wrong or this processor lacks; ggml aborts when a GPU refuses it.
+_CRASHES = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP})
+_NO_MEMORY = re.compile(r"out of memory|OutOfDeviceMemory|failed to allocate|unable to allocate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,9 @@ def prove(
     """Check a staged build: libraries, version, and what its recipe asks for.
 
     Every program and library in `prefix/bin` must find all its libraries with an empty library path, none of them
-    where it was built; a program must run in another directory and say the build number; and the recipe's checks of
-    the configure log, the files and (where a GPU is) the devices must hold.
+    where it was built; a program must run in another directory and say the build number; a model of half a megabyte
+    must run through llama-bench, on the GPU if there is one; and the recipe's checks of the configure log, the files
+    and (where a GPU is) the devices must hold.
 
     Args:
         prefix: the staged build, its programs in `bin/`.
@@ -66,9 +74,11 @@ def prove(
     linked = list(_linked(prefix, children))
     absent_drivers = sorted({name for one in linked for name in one.missing} & _DRIVER_LIBRARIES)
     whole = not any(one.missing for one in linked)
+    crash, untried = _calculation(prefix, children) if whole else ("", "")
     problems = [
         *_library_problems(linked, prefix, tolerated=frozenset() if gpu_present else _DRIVER_LIBRARIES),
         *(_version_problems(prefix, source_build_number, children) if whole else []),
+        *filter(None, [crash]),
         *_log_problems(resolved.verify, configure_log),
         *_artifact_problems(resolved.verify, prefix),
         *(_device_problems(resolved.verify, prefix, children) if gpu_present and whole else []),
@@ -78,9 +88,10 @@ def prove(
             "cannot accept the build for recipe",
             resolved.recipe,
             "; ".join(problems),
-            hint="nothing was published; see the log of the build",
+            hint=_ANOTHER_COMPILER if crash else "nothing was published; see the log of the build",
         )
-    return [f"not run here: {name}, which the GPU driver brings, is missing" for name in absent_drivers]
+    not_run = [f"not run here: {name}, which the GPU driver brings, is missing" for name in absent_drivers]
+    return [*not_run, *filter(None, [untried])]
 
 
 # -- libraries ---------------------------------------------------------------------------------------------------------
@@ -155,8 +166,29 @@ def _version_problems(prefix: Path, build_number: int, environ: Mapping[str, str
         yield f"{program.name} says that it is build {number}, not {build_number}"
 
 
+def _calculation(prefix: Path, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Let the build calculate with a tiny model: return the problem, and why it could not be tried; both may be empty.
+
+    `--version` starts no kernel: a build whose matrix products crash passes it.
+    """
+    program = built_program(prefix, "bench")
+    if program is None:
+        return "", ""
+    with tempfile.TemporaryDirectory(dir=prefix.parent) as scratch:
+        model = Path(scratch, "probe.gguf")
+        model.write_bytes(probe_model())
+        said = _said([program, "-m", model, "-p", "32", "-n", "4", "-r", "1"], environ)
+    if not said.trouble:
+        return "", ""
+    shown = f"{said.trouble}{_shown(said.text)}"
+    if -said.status in _CRASHES and not _NO_MEMORY.search(said.text):
+        return f"it crashes when it calculates: `{program.name}` with a tiny model: {shown}", ""
+    return "", f"whether it calculates could not be tried: `{program.name}` with a tiny model: {shown}"
+
+
 @dataclass(frozen=True)
 class _Said:
+    status: int
     text: str
     trouble: str
 
@@ -165,9 +197,9 @@ def _said(argv: list[str | Path], environ: Mapping[str, str]) -> _Said:
     try:
         child = run(argv, environ=environ, cwd=Path("/"), timeout_s=_CHILD_TIMEOUT_S, check=False)
     except (ChildFailedError, MissingToolsError, OSError) as error:
-        return _Said("", printable(error))
+        return _Said(0, "", printable(error))
     text = f"{child.stdout}\n{child.stderr}"
-    return _Said(text, "" if child.status == 0 else status_words(child.status))
+    return _Said(child.status, text, "" if child.status == 0 else status_words(child.status))
 
 
 def _shown(text: str) -> str:

@@ -1,6 +1,5 @@
 """`llama-mgr install`."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,6 @@ from llama_mgr.text import duration_words, size_words
 if TYPE_CHECKING:
     from llama_mgr.instances.installation import Installer, Outcome
     from llama_mgr.instances.instance import WantedBuild
-
-_VERSION = re.compile(r"latest|b\d+|v\d+\.\d+\.\d+|pr/\d+|[0-9a-f]{7,40}")
-
-
-def names_a_version(word: str) -> bool:
-    """Tell whether the only argument of `install` is a VERSION; everything else, paths too, counts as a NAME."""
-    return bool(_VERSION.fullmatch(word))
 
 
 @click.command(
@@ -133,9 +125,21 @@ def _name_and_version(options: dict[str, Any]) -> tuple[str | None, str | None]:
         raise BadInputError("cannot use two names", name, f"--instance says '{flag}'")
     if flag is not None:
         return flag, name
-    if version is None and name is not None and names_a_version(name):
+    if version is None and name is not None and _names_a_version(name):
         return None, name
     return name, version
+
+
+def _names_a_version(word: str) -> bool:
+    """Tell whether the only argument is a VERSION; branches and paths count as a NAME, which they may be meant as."""
+    from llama_mgr.build.version import parsed_version
+    from llama_mgr.errors import BadVersionError
+
+    try:
+        version = parsed_version(word)
+    except BadVersionError:
+        return False
+    return version.kind in {"latest", "build", "release", "pull"} or version.may_be_commit
 
 
 def _require_existing(installer: "Installer", name: str | None) -> None:

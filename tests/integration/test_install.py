@@ -145,6 +145,13 @@ def test_update_then_rollback_without_the_repository(cli: Cli, tmp_path: Path) -
     assert "build 11434" in cli.done("exec", "llama-server", "--", "--version").stderr
 
 
+def test_an_instance_of_a_branch_can_be_brought_to_a_version(cli: Cli, tiny_repository: TinyRepository) -> None:
+    cli.done("install", "it", "--branch", "feature-x", "--repo-url", tiny_repository.url, *BUILT)
+    assert cli.json("update", "it", "--ignore-python")["action"] == "unchanged"
+    assert cli.json("update", "it", "b11401", "--ignore-python")["build_number"] == 11401
+    assert cli.json("update", "it", "--ignore-python")["build_number"] == 11434
+
+
 def test_a_define_that_the_tree_does_not_know_is_an_error_before_compiling(
     cli: Cli, tiny_repository: TinyRepository, home: Home
 ) -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gguf import GGUFReader
+from gguf.quants import dequantize
 
 from llama_mgr.build.artifacts import collect
 from llama_mgr.build.capability import read_capabilities
@@ -33,7 +35,9 @@ CUDA = replace(
         devices=[DeviceCheck(pattern=r"^  CUDA\d+: ")],
     ),
 )
-TOOLS = {"server": "llama-server", "quantize": "llama-quantize", "imatrix": "llama-imatrix"}
+TOOLS = {
+    "server": "llama-server", "quantize": "llama-quantize", "imatrix": "llama-imatrix", "bench": "llama-bench",
+}  # fmt: skip
 
 
 class Made:
@@ -111,6 +115,45 @@ def test_a_server_that_does_not_run(cpu: Made, copied: Path, environ: dict[str, 
     with pytest.raises(VerificationError) as caught:
         prove(copied, CPU, 11434, cpu.said, environ, gpu_present=False)
     assert "`llama-server --version` fails: it ended with status 132 (it says: illegal \\x1b[1m" in caught.value.message
+
+
+def test_a_build_that_crashes_when_it_calculates(cpu: Made, copied: Path, environ: dict[str, str]) -> None:
+    (copied / "bin" / "llama-bench").write_text("#!/bin/sh\necho 'pp32' >&2\nkill -ILL $$\n")
+    with pytest.raises(VerificationError, match=r"it crashes when it calculates: .* killed by SIGILL") as caught:
+        prove(copied, CPU, 11434, cpu.said, environ, gpu_present=False)
+    assert "try another compiler" in (caught.value.hint or "")
+    assert sorted(path.name for path in copied.parent.iterdir()) == ["prefix"]
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo 'ggml_cuda: out of memory' >&2; kill -ABRT $$", "killed by SIGABRT (it says: ggml_cuda: out of memory)"),
+        ("echo 'error: unknown argument: -r' >&2; exit 1", "status 1 (it says: error: unknown argument: -r)"),
+        ("kill -KILL $$", "killed by SIGKILL"),
+    ],
+)
+def test_a_calculation_that_could_not_be_tried(
+    cpu: Made, copied: Path, environ: dict[str, str], script: str, why: str
+) -> None:
+    (copied / "bin" / "llama-bench").write_text(f"#!/bin/sh\n{script}\n")
+    (remark,) = prove(copied, CPU, 11434, cpu.said, environ, gpu_present=False)
+    assert remark.startswith("whether it calculates could not be tried: `llama-bench`")
+    assert remark.endswith(why)
+
+
+def test_the_tiny_model_is_a_whole_gguf_file(cpu: Made, copied: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    kept = tmp_path / "kept.gguf"
+    (copied / "bin" / "llama-bench").write_text(f"#!/bin/sh\ncp $2 {kept}\n")
+    assert prove(copied, CPU, 11434, cpu.said, environ, gpu_present=False) == []
+    reader = GGUFReader(kept)
+    assert len({tensor.tensor_type for tensor in reader.tensors}) == 7
+    last = reader.tensors[-1]
+    assert last.data_offset + last.n_bytes == kept.stat().st_size
+    for tensor in reader.tensors:
+        weights = dequantize(tensor.data, tensor.tensor_type)
+        assert weights.size == tensor.n_elements
+        assert 0 < abs(float(weights.min())) <= 1, tensor.name
 
 
 def test_a_build_without_server_proves_by_another_program(cpu: Made, copied: Path, environ: dict[str, str]) -> None:
