@@ -19,7 +19,10 @@ _VARIABLE = "_LLAMA_MGR_COMPLETE"
 @common_options
 @pass_context
 def completion(context: Context, shell: str) -> None:
-    """Print the script that makes SHELL complete commands, instances and recipes."""
+    """Print SHELL's completion script.
+
+    It completes commands, options, and the names of instances and recipes.
+    """
     from click.shell_completion import get_completion_class
 
     from llama_mgr.cli.app import app

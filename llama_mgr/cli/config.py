@@ -53,7 +53,10 @@ def show(context: Context) -> None:
 @common_options
 @pass_context
 def init(context: Context) -> None:
-    """Write a config.toml in which every setting is explained, and none is set."""
+    """Write a config.toml that explains every setting.
+
+    None is set there.
+    """
     from llama_mgr.cli.config_page import template
     from llama_mgr.store import write_bytes
 

@@ -31,7 +31,7 @@ _EXTRA_TOOLS = ("uv", "git")
 @common_options
 @pass_context
 def doctor(context: Context, with_hashes: bool) -> None:
-    """Show what this machine can build, and what is wrong, with the command that mends it.
+    """Show what this machine can build, and how to mend what is wrong.
 
     Ends with 0 when all is well, 5 when state on disk is damaged, 8 when tools that every build needs are missing.
     Nothing is changed.

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 @common_options
 @pass_context
 def execute(context: Context, instance: str | None, program: str, arguments: tuple[str, ...]) -> None:
-    """Become the PROGRAM (llama-server, llama-bench, llama-cli, …) of an instance; nothing of llama-mgr stays.
+    """Run a PROGRAM of an instance, such as llama-bench.
 
-    As long as it runs, `gc` and `uninstall` leave its build alone.
+    llama-mgr becomes it, and nothing of llama-mgr stays. As long as it runs, `gc` and `uninstall` leave its build
+    alone.
 
     ARGUMENTS after `--` are the program's. LLAMA_ARG_* variables are passed on here, because the program is the
     user's own.

@@ -29,7 +29,10 @@ instance.add_command(repair)
 @common_options
 @pass_context
 def list_instances(context: Context) -> None:
-    """Show all instances: what each is, its size, and how far it can be rolled back."""
+    """Show all instances.
+
+    What each is, its size, and how far it can be rolled back.
+    """
     from llama_mgr.cli.instance_page import LIST_COLUMNS, instance_rows, list_row
 
     rows = instance_rows(context.home)
@@ -51,7 +54,7 @@ def list_instances(context: Context) -> None:
 @common_options
 @pass_context
 def show(context: Context, name: str | None) -> None:
-    """Show what an instance is: its build, what that can do, and its history."""
+    """Show an instance: its build, what it can do, its history."""
     from llama_mgr.cli.instance_page import instance_document, print_instance
     from llama_mgr.instances.choice import choose
     from llama_mgr.instances.instance import Instances
@@ -76,7 +79,7 @@ def show(context: Context, name: str | None) -> None:
 @common_options
 @pass_context
 def which(context: Context, program: str | None, name: str | None, only_path: bool) -> None:
-    """Say which instance commands use here, why, and where it lies.
+    """Say which instance is used here, and why.
 
     The order is: -i, LLAMA_MGR_INSTANCE, the nearest llama-mgr.toml, the default (`llama-mgr use`), the only one.
     """
@@ -102,7 +105,7 @@ def which(context: Context, program: str | None, name: str | None, only_path: bo
 @common_options
 @pass_context
 def rollback(context: Context, name: str) -> None:
-    """Return an instance to its previous build; at once and offline.
+    """Return an instance to its previous build, at once.
 
     What it was becomes the previous build, so that a second rollback undoes the first.
     """
@@ -131,9 +134,9 @@ def rollback(context: Context, name: str) -> None:
 @common_options
 @pass_context
 def link(context: Context, name: str, path: Path) -> None:
-    """Give the name NAME to a llama.cpp that you built yourself; it is never changed or deleted.
+    """Give a name to a llama.cpp that you built yourself.
 
-    PATH is the directory that holds llama-server, or whose bin/ does.
+    PATH is the directory that holds llama-server, or whose bin/ does. It is never changed or deleted.
     """
     from llama_mgr.instances.choice import default_name, set_default
     from llama_mgr.instances.instance import Instances

@@ -25,7 +25,7 @@ _directory = click.argument("directory", metavar="[DIR]", required=False, type=c
 @common_options
 @pass_context
 def lock(context: Context, directory: Path | None) -> None:
-    """Write the exact commit of every manifest in DIR into DIR/llama-mgr.lock.
+    """Write the commit of every manifest into DIR/llama-mgr.lock.
 
     DIR is ./instances if that exists, else the working directory. `instance sync --locked` uses exactly these commits.
     """
@@ -62,7 +62,7 @@ def lock(context: Context, directory: Path | None) -> None:
 @common_options
 @pass_context
 def sync(context: Context, /, directory: Path | None, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
-    """Make the instances of this machine equal to the manifests in DIR.
+    """Make this machine equal to the manifests in DIR.
 
     What is equal stays as it is. A manifest that cannot be installed does not stop the others; nothing is uninstalled
     then. DIR is ./instances if that exists, else the working directory.

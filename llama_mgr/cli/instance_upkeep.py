@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 @common_options
 @pass_context
 def gc(context: Context, keep: int | None, dry_run: bool) -> None:
-    """Remove builds that no instance and no running program needs, and what killed commands left behind.
+    """Remove builds that nothing needs, and leftovers.
 
+    Builds of instances and of running programs are needed; leftovers are what killed commands left behind.
     Nothing that a running command works on is touched.
     """
     import dataclasses
@@ -68,9 +69,10 @@ def gc(context: Context, keep: int | None, dry_run: bool) -> None:
 @common_options
 @pass_context
 def repair(context: Context, name: str, check: bool, parallel: int | None) -> None:
-    """Check every file of an instance, and build it again from the same commit if one is damaged.
+    """Check every file of an instance, and mend what is damaged.
 
-    The damaged build stays until the new one is finished. The link `current` is put right, too.
+    It is built again from the same commit. The damaged build stays until the new one is finished. The
+    link `current` is put right, too.
     """
     from functools import partial
 

@@ -36,7 +36,9 @@ PROMPT = "What is the capital of France? Answer in one sentence."
 @common_options
 @pass_context
 def quickstart(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
-    """Build a llama.cpp, fetch a small chat model (about 100 MB), serve it and ask it something.
+    """Go from nothing to a chat answer in one command.
+
+    Builds a llama.cpp, fetches a small chat model (about 100 MB), serves it and asks it something.
 
     The default instance is used if there is one; VERSION or --arch make another one. Without --stop-after the server
     goes on until Ctrl-C.

@@ -53,7 +53,10 @@ def list_recipes(context: Context) -> None:
 def show(
     context: Context, name: str, parts: tuple[str, ...], resolved: bool, version: str | None, path: Path | None
 ) -> None:
-    """Show a recipe with what it builds on; with --resolved, what it means for one llama.cpp on this machine."""
+    """Show a recipe with what it builds on.
+
+    With --resolved, what it means for one llama.cpp on this machine.
+    """
     from llama_mgr.cli import recipe_page
 
     if not resolved and (version or path):

@@ -10,7 +10,9 @@ from llama_mgr.cli.context import Context, common_options, examples, pass_contex
 @common_options
 @pass_context
 def shims(context: Context) -> None:
-    """Write launchers (llama-server, llama-bench, …) into bin/ of the home that follow the current instance.
+    """Write launchers that follow the current instance.
+
+    They are llama-server, llama-bench, … in bin/ of the home.
 
     Each starts the program of the instance that `instance which` names, so that `use`, LLAMA_MGR_INSTANCE and
     llama-mgr.toml work for them, too. Put the directory on PATH once.

@@ -18,9 +18,10 @@ from llama_mgr.cli.context import Context, common_options, examples, pass_contex
 @common_options
 @pass_context
 def update(context: Context, name: str | None, version: str | None, parallel: int | None, ignore_python: bool) -> None:
-    """Bring an instance to the newest version (or VERSION) with the same recipe and options.
+    """Bring an instance to the newest version, or to VERSION.
 
-    The old build stays, and stays current if anything fails; `instance rollback` returns to it at once.
+    Recipe and options stay what they are. The old build stays, and stays current if anything fails; `instance
+    rollback` returns to it at once.
     """
     from llama_mgr.cli.install import answer_outcome, prepare_converter
     from llama_mgr.instances.choice import choose
