@@ -7,6 +7,7 @@ import ast
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -315,3 +316,10 @@ ALLOWED = [
 @pytest.mark.parametrize(("path", "text"), ALLOWED)
 def test_rules_let_pass(path: str, text: str) -> None:
     assert [line for rule in RULES for line in rule(File(path, text))] == []
+
+
+def test_no_directory_of_tests_is_left_out(pytestconfig: pytest.Config) -> None:
+    # pytest's own list has `build`, which is a room here
+    ignored = pytestconfig.getini("norecursedirs")
+    directories = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [path for path in directories if any(fnmatch(path.name, pattern) for pattern in ignored)] == []

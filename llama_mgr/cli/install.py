@@ -224,6 +224,7 @@ def answer_outcome(context: Context, outcome: "Outcome", environment: str | None
             output.line(f"compiler cache: {build.cache_hits} of {cached} objects came from it ({rate} %)")
         if outcome.became_default:
             output.line("it is the default instance now")
-        output.line(f"next: llama-mgr exec -i {outcome.instance.name} llama-server -- --help")
+        program = build.programs.get("server") or min(build.programs.values())
+        output.line(f"next: llama-mgr exec -i {outcome.instance.name} {program} -- --help")
 
     context.answer(document, show)

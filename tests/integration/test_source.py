@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
@@ -25,25 +24,12 @@ from llama_mgr.errors import (
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import Settings
-from tests.tools.scratch_repository import Listener, Scratch, git_config
+from tests.tools.http_server import Quiet, serving
+from tests.tools.listener import Listener
+from tests.tools.scratch_repository import Scratch, git_config
 from tests.tools.tiny_repository import TinyRepository, run_git
 
 NOWHERE = "https://127.0.0.1:1"
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
-@pytest.fixture
-def sources(home: Home, environ: dict[str, str], listener: Listener) -> Sources:
-    return Sources(home, environ, listener, Settings())
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(tmp_path / "scratch")
 
 
 @pytest.mark.parametrize(
@@ -283,27 +269,22 @@ def test_a_silent_remote_is_given_up(sources: Sources, monkeypatch: pytest.Monke
 def test_what_a_server_answers_becomes_the_right_error(
     sources: Sources, status: int, error: type[LlamaMgrError]
 ) -> None:
-    class Answers(BaseHTTPRequestHandler):
+    class Answers(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("WWW-Authenticate", 'Basic realm="x"')
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_words: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(HTTPServer(("127.0.0.1", 0), Answers)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/llama.cpp"
         with pytest.raises(LlamaMgrError) as caught:
             sources.locate(Wanted("b1", repo_url=url, allow_http=True))
-        server.shutdown()
 
     assert type(caught.value) is error
 
 
-class GitOverHttp(BaseHTTPRequestHandler):
+class GitOverHttp(Quiet, BaseHTTPRequestHandler):
     """git's own HTTP back end, behind Python's HTTP server."""
 
     def do_GET(self) -> None:
@@ -327,20 +308,15 @@ class GitOverHttp(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 (http.server looks for this name)
 
-    def log_message(self, *_words: object) -> None:
-        pass
-
 
 def test_a_repository_is_fetched_over_http(sources: Sources, scratch: Scratch, listener: Listener, home: Home) -> None:
     scratch.git("config", "uploadpack.allowFilter", "true")
     scratch.commit("b1", file="old")
     expected = scratch.commit("b2")
-    with ThreadingHTTPServer(("127.0.0.1", 0), GitOverHttp) as server:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), GitOverHttp)) as server:
         server.root = scratch.directory.parent  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/scratch/.git"
         source = sources.locate(Wanted(repo_url=url, allow_http=True))
-        server.shutdown()
 
     sources.check_out(source, home.staging_dir / "x")  # the server is gone: everything is here
 

@@ -16,23 +16,9 @@ from llama_mgr.errors import (
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import Settings
-from tests.tools.scratch_repository import Listener, Scratch, git_config
+from tests.tools.listener import Listener
+from tests.tools.scratch_repository import Scratch, git_config
 from tests.tools.tiny_repository import TinyRepository
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
-@pytest.fixture
-def sources(home: Home, environ: dict[str, str], listener: Listener) -> Sources:
-    return Sources(home, environ, listener, Settings())
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(tmp_path / "scratch")
 
 
 @pytest.mark.parametrize(

@@ -17,24 +17,8 @@ from llama_mgr.build.source import Sources, Wanted
 from llama_mgr.errors import BusyError
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from llama_mgr.settings import Settings
-from tests.tools.scratch_repository import Listener, Scratch, git_config
+from tests.tools.scratch_repository import Scratch, git_config
 from tests.tools.tiny_repository import TinyRepository, run_git
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
-@pytest.fixture
-def sources(home: Home, environ: dict[str, str], listener: Listener) -> Sources:
-    return Sources(home, environ, listener, Settings())
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(tmp_path / "scratch")
 
 
 def mirror_of(home: Home) -> Path:
@@ -177,10 +161,14 @@ def test_an_interrupted_clone_leaves_no_process_and_no_mirror(
     git_config(environ, "[core]", f"  sshCommand = {fake_ssh}")
     monkeypatch.setattr(git_program, "QUIET_LIMIT_S", 60.0)
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     timer.start()
 
-    with pytest.raises(KeyboardInterrupt):
-        sources.locate(Wanted("b1", repo_url="git@example.invalid:llama.cpp"))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sources.locate(Wanted("b1", repo_url="git@example.invalid:llama.cpp"))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert not _runs(int((tmp_path / "pid").read_text()))
     assert not list(home.source_dir.glob("*"))

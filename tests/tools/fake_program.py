@@ -4,6 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
+GCC_12 = "g++ (Debian 12.2.0-14+deb12u1) 12.2.0"
+
 
 def make_program(directory: Path, name: str, says: str = "", *, status: int = 0, script: str = "") -> Path:
     """Put an executable into `directory`; it prints `says` and ends with `status`, or runs the shell `script`."""

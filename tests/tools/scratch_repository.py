@@ -1,28 +1,8 @@
-"""What tests of sources share: a Reporter that remembers, a repository to play with, a user's git configuration."""
+"""A repository to play with, and a user's git configuration."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from llama_mgr.report import Progress, SilentReporter
 from tests.tools.tiny_repository import run_git
-
-
-class Listener(SilentReporter):
-    """A Reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.bars: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Progress]:
-        self.bars.append(title)
-        with super().progress(title, total, unit) as bar:  # type: ignore[arg-type]
-            yield bar
 
 
 def git_config(environ: dict[str, str], *lines: str) -> None:

@@ -17,7 +17,7 @@ RPATH = {"CMAKE_BUILD_WITH_INSTALL_RPATH": "ON", "CMAKE_INSTALL_RPATH": "$ORIGIN
 
 
 def program(name: str) -> Path:
-    """The cmake or ninja beside the interpreter, else the one on PATH."""
+    """The cmake, ninja or ccache beside the interpreter, else the one on PATH."""
     beside = Path(sys.executable).with_name(name)
     found = beside if beside.exists() else Path(shutil.which(name) or name)
     return found.absolute()

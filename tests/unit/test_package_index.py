@@ -14,6 +14,7 @@ from llama_mgr.download import Patience, without_login
 from llama_mgr.errors import HashMismatchError, NotFoundError, RemoteDeniedError, RemoteError
 from llama_mgr.package_index import IndexFile, PackageIndex, endpoint_from
 from llama_mgr.report import SilentReporter
+from tests.tools.http_server import Quiet, serving
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -40,7 +41,7 @@ class Index(ThreadingHTTPServer):
         return IndexFile("demo.whl", "1.0", f"{self.url}/files/demo.whl", sha256, size_bytes, "wheel", yanked=False)
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(Quiet, BaseHTTPRequestHandler):
     server: Index
     protocol_version = "HTTP/1.1"
 
@@ -73,9 +74,6 @@ class Answers(BaseHTTPRequestHandler):
         self.server.sent_bytes += len(body)
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 def listing() -> bytes:
     def entry(name: str, **more: object) -> dict[str, object]:
@@ -92,13 +90,8 @@ def listing() -> bytes:
 
 @pytest.fixture
 def index() -> Iterator[Index]:
-    server = Index()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Index()) as server:
+        yield server
 
 
 def client(index: Index, stall_s: float = 5.0) -> PackageIndex:

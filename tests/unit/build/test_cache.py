@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,10 @@ import pytest
 from llama_mgr.build.cache import CacheCounts, CompilerCache, counts_of
 from llama_mgr.errors import BadConfigError, StorageError
 from llama_mgr.process import child_environ
+from tests.tools.tiny_build import program
 
-CCACHE = next((path for path in (Path(sys.executable).with_name("ccache"), shutil.which("ccache")) if path), None)
-needs_compiler = pytest.mark.skipif(
-    CCACHE is None or not Path(CCACHE).exists() or shutil.which("cc") is None, reason="needs ccache and a C compiler"
-)
+CCACHE = program("ccache")
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 STATS = """# ../source/a.c
 cache_miss
 direct_cache_miss
@@ -106,20 +104,18 @@ def test_a_remote_that_is_no_url_is_refused_and_not_shown(tmp_path: Path) -> Non
 @needs_compiler
 @pytest.mark.parametrize("size", ["0", "10G", "500M", "1.5T", "5GiB", "5 GB", "100k"])
 def test_a_size_that_passes_is_one_that_ccache_takes(tmp_path: Path, size: str) -> None:
-    assert CCACHE
     directory = staged(tmp_path, "op")
-    cache = CompilerCache(Path(CCACHE), tmp_path / "ccache", base_dir=directory, max_size=size)
+    cache = CompilerCache(CCACHE, tmp_path / "ccache", base_dir=directory, max_size=size)
     compile_in(directory, cache)
     assert cache.counts() == CacheCounts(hits=0, misses=1)
 
 
 @needs_compiler
 def test_the_same_tree_in_another_directory_hits(tmp_path: Path) -> None:
-    assert CCACHE
     counts = []
     for name in ("op1", "op2"):
         directory = staged(tmp_path, name)
-        cache = CompilerCache(Path(CCACHE), tmp_path / "ccache", base_dir=directory)
+        cache = CompilerCache(CCACHE, tmp_path / "ccache", base_dir=directory)
         compile_in(directory, cache)
         counts.append(cache.counts())
     assert counts == [CacheCounts(hits=0, misses=1), CacheCounts(hits=1, misses=0)]
@@ -127,7 +123,6 @@ def test_the_same_tree_in_another_directory_hits(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_the_users_ccache_configuration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CCACHE
     home = tmp_path / "user"
     (home / ".config" / "ccache").mkdir(parents=True)
     (home / ".config" / "ccache" / "ccache.conf").write_text("disable = true\nprefix_command = /nonexistent\n")
@@ -135,16 +130,15 @@ def test_the_users_ccache_configuration_changes_nothing(tmp_path: Path, monkeypa
     (home / ".ccache" / "ccache.conf").write_text("disable = true\n")
     monkeypatch.setenv("HOME", str(home))
     directory = staged(tmp_path, "op")
-    cache = CompilerCache(Path(CCACHE), tmp_path / "ccache", base_dir=directory)
+    cache = CompilerCache(CCACHE, tmp_path / "ccache", base_dir=directory)
     compile_in(directory, cache)
     assert cache.counts() == CacheCounts(hits=0, misses=1)
 
 
 @needs_compiler
 def test_another_flag_misses(tmp_path: Path) -> None:
-    assert CCACHE
     directory = staged(tmp_path, "op")
-    cache = CompilerCache(Path(CCACHE), tmp_path / "ccache", base_dir=directory)
+    cache = CompilerCache(CCACHE, tmp_path / "ccache", base_dir=directory)
     compile_in(directory, cache, "-O1")
     compile_in(directory, cache, "-O2")
     assert cache.counts() == CacheCounts(hits=0, misses=2)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from llama_mgr.build.host import Host, detect_host
+from tests.tools.build_examples import GIB
 from tests.tools.fake_program import make_program, path_of
 
-GIB = 1024**3
 NO_PROGRAMS = path_of()
 MEMINFO = "MemTotal:       33554432 kB\nMemFree:         1048576 kB\nMemAvailable:   25165824 kB\n"
 CPUINFO = """processor\t: 0
@@ -23,7 +23,7 @@ model name\t: Another
 
 
 def machine(root: Path, **files: str) -> Path:
-    """Make a root with /proc and /etc; keys are paths with `__` for `/` and `_dot_` for `.`."""
+    """Make a root with these files, by path, besides the memory and the processor of an example."""
     written = {"proc/meminfo": MEMINFO, "proc/cpuinfo": CPUINFO, **files}
     for name, text in written.items():
         path = root / name

@@ -1,3 +1,5 @@
+"""What of a plan decides its digest, and the name of its build."""
+
 import msgspec
 import pytest
 

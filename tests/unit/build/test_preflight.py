@@ -7,43 +7,12 @@ import pytest
 
 from llama_mgr.build import preflight
 from llama_mgr.build.host import Host
-from llama_mgr.build.recipe import Convert, Verify
 from llama_mgr.build.resolve import Resolved
 from llama_mgr.build.toolchain import Toolchain
 from llama_mgr.errors import BadInputError, NoSpaceError, StorageError
 from llama_mgr.paths import Home
-from llama_mgr.report import SilentReporter
-
-GIB = 1024**3
-HOST = Host("linux", "x86_64", "cpu", "0" * 16, 8, 32 * GIB, 16 * GIB, "debian", "apt")
-RESOLVED = Resolved(
-    recipe="cuda",
-    parts=(),
-    defines={},
-    environ={},
-    targets={},
-    verify=Verify(),
-    failures=[],
-    convert=Convert(),
-    patch_build_info=None,
-    job_memory_mib=3072,
-    disk_mib=1,
-    device_prefix="CUDA",
-)
-
-
-class Heard(SilentReporter):
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+from tests.tools.build_examples import GIB, HOST, RESOLVED
+from tests.tools.listener import Listener
 
 
 @pytest.mark.parametrize(
@@ -78,8 +47,8 @@ def check(
     facts: dict[str, str] | None = None,
     host: Host = HOST,
     cache_dir: Path | None = None,
-) -> Heard:
-    heard = Heard()
+) -> Listener:
+    heard = Listener()
     preflight.check_before_start(resolved, Toolchain(facts=facts or {}), host, home, heard, cache_dir)
     return heard
 

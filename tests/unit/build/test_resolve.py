@@ -1,21 +1,15 @@
 """From recipes to defines: conditions, replacement, order, origin."""
 
-from typing import Any
-
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_mgr.build.condition import filled, said
-from llama_mgr.build.host import Host
-from llama_mgr.build.recipe import Recipe, When
+from llama_mgr.build.recipe import When
 from llama_mgr.build.resolve import Resolved, matches, resolve
 from llama_mgr.build.version_range import version_in
 from llama_mgr.errors import IncompleteSourceError
-from llama_mgr.toml_file import parsed_toml
-
-HOST = Host("linux", "x86_64", "cpu", "0" * 16, 4, 1 << 34, 1 << 33, "debian", "apt")
+from tests.tools.build_examples import HOST, recipe
 
 
 class Files:
@@ -32,12 +26,6 @@ class Files:
 
 
 TREE = Files(CMakeLists_txt='option(GGML_CUDA "x" OFF)\noption(LLAMA_CURL)', readme="hello world")
-
-
-def recipe(text: str = "", name: str = "example", **changes: Any) -> Recipe:  # noqa: ANN401
-    return msgspec.structs.replace(
-        parsed_toml(f'name = "{name}"\ntitle = ""\n{text}'.encode(), "test", Recipe), **changes
-    )
 
 
 def result(*texts: str, facts: dict[str, str] | None = None, overrides: dict[str, str] | None = None) -> Resolved:

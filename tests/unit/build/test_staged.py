@@ -1,6 +1,5 @@
 """What a staged build decides by itself: where its compiler cache lies, who wins, how it takes its place."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from llama_mgr.errors import BuildFailedError, BusyError, ChildFailedError, Llam
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import CacheSettings, Settings
+from tests.tools.build_examples import RESOLVED
+from tests.tools.listener import Listener
 from tests.tools.shelf_build import plan_of
-from tests.unit.build.test_preflight import RESOLVED
 
 CCACHE = {"ccache": FoundTool("ccache", Path("/usr/bin/ccache"), "4.8")}
 
@@ -48,16 +48,6 @@ def test_the_users_launcher_wins(home: Home, environ: dict[str, str]) -> None:
     assert "-DCMAKE_CXX_COMPILER_LAUNCHER=/usr/bin/ccache" in configure
 
 
-class Heard(SilentReporter):
-    """A reporter that remembers its warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 class StubbornSources(Sources):
     """Cannot give a work tree back."""
 
@@ -76,13 +66,12 @@ class StubbornSources(Sources):
 def test_a_failing_clean_up_does_not_hide_the_error(
     home: Home, environ: dict[str, str], why: LlamaMgrError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reporter = Heard()
-    sources = StubbornSources(home, environ, reporter, Settings())
+    listener = Listener()
+    sources = StubbornSources(home, environ, listener, Settings())
     sources.why = why
     work = staged(home, environ, CacheSettings(), {})
     monkeypatch.setattr(work, "_sources", sources)
-    monkeypatch.setattr(work, "_reporter", reporter)
-    monkeypatch.setattr(work, "_resolved", dataclasses.replace(RESOLVED))
+    monkeypatch.setattr(work, "_reporter", listener)
 
     def broken(*_: object) -> None:
         raise BuildFailedError("cannot build")
@@ -90,6 +79,7 @@ def test_a_failing_clean_up_does_not_hide_the_error(
     monkeypatch.setattr(work, "_made_in", broken)
     with pytest.raises(BuildFailedError):
         work.made()
-    assert len(reporter.warnings) == 1
+    (warning,) = listener.warnings
+    assert warning.endswith(f" stay until the next check-out: {why}")
     assert Builds(home).ids() == []
     assert list(home.staging_dir.iterdir()) == []

@@ -21,6 +21,7 @@ from llama_mgr.errors import (
 )
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
+from tests.tools.listener import Listener
 
 
 class Body(msgspec.Struct):
@@ -150,14 +151,6 @@ def _hold(home: Home, ready: "multiprocessing.synchronize.Event") -> None:
     with locks.held_lock(home, "x", "hold it", SilentReporter()):
         ready.set()
         time.sleep(60)
-
-
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_a_lock_is_waited_for_aloud_and_freed_by_death(own_home: Home) -> None:

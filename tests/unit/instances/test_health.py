@@ -14,6 +14,7 @@ from llama_mgr.instances.health import Problem, held_locks, problems
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
+from tests.tools.fake_program import make_program
 from tests.tools.shelf_build import MakeBuild, program_of
 
 
@@ -150,8 +151,8 @@ def test_a_damaged_build_that_nothing_needs(home: Home, make_build: MakeBuild) -
     assert "by hand" in only(problems(home)).mend
 
 
-def test_leftovers_are_no_damage(home: Home, build: BuildRecord) -> None:
-    assert build
+@pytest.mark.usefixtures("build")
+def test_leftovers_are_no_damage(home: Home) -> None:
     (home.staging_dir / "b9-cpu-0123").mkdir(parents=True)
     (home.trash_dir / "b8-cpu-0123").mkdir(parents=True)
     (home.instances_dir / "gone").mkdir()
@@ -180,14 +181,11 @@ def test_work_in_progress_is_no_problem_and_its_lock_is_shown(home: Home, build:
 
 def test_a_linked_directory_that_is_gone(home: Home, tmp_path: Path) -> None:
     own = tmp_path / "own"
-    own.mkdir()
-    server = own / "llama-server"
-    server.write_text("#!/bin/sh\n")
-    server.chmod(0o755)
+    server = make_program(own, "llama-server")
     Instances(home).link("mine", own)
     assert problems(home) == []
     server.unlink()
     own.rmdir()
-    assert problems(home)[0] == Problem(
+    assert only(problems(home)) == Problem(
         "the instance 'mine' is linked to a directory that is gone", str(own), "llama-mgr uninstall mine"
     )

@@ -1,6 +1,7 @@
 """What an install remembers, what it refuses before anything is compiled, and what `update` asks for again."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,13 @@ from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import Settings
 from tests.conftest import Cli
+from tests.tools.fake_program import make_program
 from tests.tools.shelf_build import ShelfBuilder, program_of
 from tests.tools.tiny_repository import TINY_DIR, TinyRepository, make_tiny_repository, run_git
 
 
 def tree(place: Path, remark: str) -> Path:
     """A local tree of the tiny project, different from every other."""
-    import shutil
-
     shutil.copytree(TINY_DIR, place)
     (place / "REMARK").write_text(remark)
     return place
@@ -55,14 +55,13 @@ def test_a_local_tree_is_remembered_wherever_the_next_command_runs(
 
 
 def test_a_typed_path_of_an_update_is_remembered_absolute(
-    shelf_installer: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_repository: TinyRepository
+    shelf_installer: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = tree(tmp_path / "llama.cpp", "ours")
     shelf_installer.install("mine", WantedBuild(version=str(tree(tmp_path / "older", "older"))))
     monkeypatch.chdir(tmp_path)
     outcome = shelf_installer.update("mine", "./llama.cpp")
     assert outcome.instance.current.wanted.version == str(ours)
-    del tiny_repository
 
 
 @pytest.mark.parametrize(
@@ -124,9 +123,7 @@ def test_a_manifest_with_the_users_home_is_equal_after_its_install(
 
 
 def linked(home: Home, place: Path) -> None:
-    place.mkdir()
-    (place / "llama-server").write_text("#!/bin/sh\n")
-    (place / "llama-server").chmod(0o755)
+    make_program(place, "llama-server")
     Instances(home).link("mine", place)
 
 
@@ -152,7 +149,11 @@ def test_sync_refuses_a_linked_instance_with_the_same_words(
     (directory / "mine.toml").write_text(text)
     sync = Sync(shelf_installer, Settings())
     (step,) = sync.steps(read_manifests(directory))
-    assert isinstance(sync.install(step).error, NameTakenError)
+    with pytest.raises(NameTakenError, match="linked") as caught:
+        shelf_installer.install("mine", WantedBuild(version="b11434", repo_url=tiny_repository.url))
+    error = sync.install(step).error
+    assert isinstance(error, NameTakenError)
+    assert (error.message, error.hint) == (caught.value.message, caught.value.hint)
     assert isinstance(shelf_installer.builder, ShelfBuilder)
     assert shelf_installer.builder.built == []
 

