@@ -7,16 +7,17 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import msgspec
 
-from llama_mgr.errors import BadConfigError, BadInputError, RefusedError
+from llama_mgr.errors import BadConfigError, BadInputError, LlamaMgrError, RefusedError
 from llama_mgr.names import checked_define_name
 from llama_mgr.paths import Home
-from llama_mgr.text import printable
-from llama_mgr.toml_file import parsed_toml, read_toml
+from llama_mgr.toml_file import read_toml
 
 _DEFINE = re.compile(r"-D(?P<name>[^=:\s]+)(?::(?P<type>[A-Za-z]+))?=(?P<value>.*)", re.DOTALL)
 _SYSTEM_DIRS = (
@@ -35,6 +36,9 @@ _SYSTEM_DIRS = (
     "/var",
     "/home",
 )
+
+TOOLS = "build.tools"
+"""The section whose keys are the names of tools."""
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -91,6 +95,46 @@ class Settings(_Section, frozen=True):
     build: BuildSettings = BuildSettings()
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Where the values of settings come from, for messages about them."""
+
+    home: Home
+    file: Path
+    environ: Mapping[str, str]
+    set_now: str = ""
+    """The key that `config set` is about to write."""
+
+    def variable(self, key: str) -> str | None:
+        """Return the environment variable that overrides the dotted TOML `key` now."""
+        variable = variable_of(key)
+        is_set = self.environ.get(variable, "").strip() and not key.startswith(f"{TOOLS}.")
+        return variable if is_set else None
+
+    def place(self, key: str) -> str:
+        """Return where the value of `key` stands: a variable, or the file."""
+        return self.variable(key) or str(self.file)
+
+    def words(self, key: str) -> str:
+        """Return how a sentence about a bad value of `key` begins; the value follows."""
+        if key == self.set_now:
+            return f"cannot set {key} to"
+        variable = self.variable(key)
+        return f"cannot use {variable}" if variable else f"cannot use in {self.file}: {key}"
+
+    def mend(self, key: str, good: str) -> str:
+        """Return the command that gives `key` the value `good`, or takes the bad one away."""
+        variable = self.variable(key)
+        if variable:
+            return f"unset {variable}"
+        chosen = "" if self.file == self.home.config_file else f"--config {shlex.quote(str(self.file))} "
+        return f"llama-mgr {chosen}config set {key} {shlex.quote(good)}"
+
+
+SettingErrors = Iterator[tuple[str, LlamaMgrError]]
+"""What is wrong with settings: the dotted TOML key, and the error that using its value would be."""
+
+
 def load_settings(home: Home, environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
     """Return the settings of `config_file` (else the home's; a missing one is empty), overridden by `environ`.
 
@@ -99,25 +143,68 @@ def load_settings(home: Home, environ: Mapping[str, str], config_file: Path | No
         NewerStateError: the file has a newer schema.
         RefusedError: `models-dir` is a place that is not safe to write models to.
     """
+    origins = Origins(home, config_file or home.config_file, environ)
+    settings = read_settings(home, environ, config_file)
+    raise_first(value_errors(settings, origins))
+    return settings
+
+
+def read_settings(home: Home, environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
+    """Return what `load_settings` does, with values that have the right types and may be bad all the same.
+
+    Raises:
+        BadConfigError: the file does not parse, or has an unknown key or a wrong type; or a variable has one.
+        NewerStateError: the file has a newer schema.
+    """
     path = config_file or home.config_file
     if config_file and not config_file.exists():
         raise BadConfigError(
             "cannot read", config_file, "there is no such file", hint="make one with `llama-mgr config init`"
         )
     settings = read_toml(path, Settings) if path.exists() or path.is_symlink() else Settings()
-    return _checked(_with_variables(settings, environ), path, home)
+    return _with_variables(settings, environ)
 
 
-def parsed_settings(content: bytes, path: Path, home: Home) -> Settings:
-    """Return the settings that a config file with this `content` has, variables aside. Raises as `load_settings`."""
-    return _checked(parsed_toml(content, path, Settings), path, home)
+def raise_first(errors: SettingErrors) -> None:
+    """Raise the first of `errors`, if there is one."""
+    for _, error in errors:
+        raise error
 
 
-def _checked(settings: Settings, path: Path, home: Home) -> Settings:
+def variable_errors(environ: Mapping[str, str]) -> SettingErrors:
+    """Yield what is wrong with the types of `LLAMA_MGR_*` variables."""
+    for key, kind in settings_keys():
+        variable = variable_of(key)
+        text = environ.get(variable, "")
+        if text.strip():
+            try:
+                value_in(text, kind)
+            except ValueError as error:
+                yield key, BadConfigError(f"cannot use {variable}", text, str(error), hint=f"unset {variable}")
+
+
+def value_errors(settings: Settings, origins: Origins) -> SettingErrors:
+    """Yield what can be said against values without knowing how llama.cpp is built (`build.setting_errors` does)."""
     for argument in settings.build.cmake_args:
-        parse_define_argument(argument, origin=f"{path}: build.cmake-args")
-    _check_models_dir(settings.models_dir, home)
-    return settings
+        try:
+            parse_define_argument(argument)
+        except BadInputError as error:
+            key, why = "build.cmake-args", "only -DNAME=VALUE is allowed, with letters, digits and _ in the NAME"
+            yield key, BadConfigError(origins.words(key), argument, why, hint=error.hint)
+    trouble = _models_dir_trouble(settings.models_dir, origins.home) if settings.models_dir else None
+    if trouble:
+        why, hint = trouble
+        yield "models-dir", RefusedError(origins.words("models-dir"), settings.models_dir, why, hint=hint)
+    directory = settings.build.cache.directory
+    if directory and not _is_absolute(directory):
+        key = "build.cache.directory"
+        hint = origins.mend(key, "")
+        yield key, BadConfigError(origins.words(key), directory, "an absolute path is needed", hint=hint)
+    for name, path in settings.build.tools.items():
+        if not _is_absolute(path):
+            key = f"{TOOLS}.{name}"
+            hint = origins.mend(key, f"/usr/bin/{name}")
+            yield key, BadConfigError(origins.words(key), path, "the absolute path of a program is needed", hint=hint)
 
 
 def settings_keys(shape: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -126,7 +213,7 @@ def settings_keys(shape: type[msgspec.Struct] = Settings, prefix: str = "") -> I
         key = f"{prefix}{field.encode_name}"
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from settings_keys(field.type, f"{key}.")
-        elif key not in {"schema", "build.tools"}:
+        elif key not in {"schema", TOOLS}:
             yield key, field.type
 
 
@@ -135,7 +222,24 @@ def variable_of(key: str) -> str:
     return "LLAMA_MGR_" + key.replace(".", "_").replace("-", "_").upper()
 
 
+def value_in(text: str, kind: Any) -> Any:  # noqa: ANN401 (the type of any setting)
+    """Return the value of type `kind` that `text` spells on a command line or in a variable; lists are shell words.
+
+    Raises:
+        ValueError: it has another form; the message says which one is needed.
+    """
+    if kind == list[str]:
+        return shlex.split(text)
+    (kind,) = [one for one in get_args(kind) if one is not NoneType] if NoneType in get_args(kind) else [kind]
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        message = str(error).removesuffix(", got `str`")
+        raise ValueError(message[:1].lower() + message[1:]) from error
+
+
 def _with_variables(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    raise_first(variable_errors(environ))
     document = msgspec.to_builtins(settings)
     for key, kind in settings_keys():
         text = environ.get(variable_of(key), "")
@@ -144,16 +248,11 @@ def _with_variables(settings: Settings, environ: Mapping[str, str]) -> Settings:
             section = document
             for name in sections:
                 section = section[name]
-            section[last] = shlex.split(text) if kind == list[str] else text
-    try:
-        return msgspec.convert(document, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise BadConfigError(
-            "cannot use the environment", None, printable(error), hint="unset the LLAMA_MGR_* variable"
-        ) from error
+            section[last] = value_in(text, kind)
+    return msgspec.convert(document, Settings)
 
 
-def parse_define_argument(argument: str, origin: str = "--cmake-args") -> tuple[str, str]:
+def parse_define_argument(argument: str) -> tuple[str, str]:
     """Return (NAME or NAME:TYPE, VALUE) of `-DNAME=VALUE`; every other CMake switch is refused.
 
     Raises:
@@ -162,7 +261,7 @@ def parse_define_argument(argument: str, origin: str = "--cmake-args") -> tuple[
     found = _DEFINE.fullmatch(argument)
     if not found or "\0" in argument or "\n" in argument:
         raise BadInputError(
-            f"cannot use in {origin}",
+            "cannot use in --cmake-args",
             argument,
             "only -DNAME=VALUE is allowed",
             hint="other CMake switches can run code; they are not passed on",
@@ -198,34 +297,32 @@ def parse_cmake_args(texts: Sequence[str]) -> dict[str, str]:
     return defines
 
 
-def _check_models_dir(chosen: str, home: Home) -> None:
-    if not chosen:
-        return
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") and not any(ord(character) < ord(" ") for character in path)
+
+
+def _models_dir_trouble(chosen: str, home: Home) -> tuple[str, str] | None:
+    """Return why models may not lie in `chosen`, and what to do about it."""
     hint = "choose a directory of your own, such as ~/models written as an absolute path"
-    if not chosen.startswith("/"):
-        raise RefusedError("cannot use models-dir", chosen, "it must be an absolute path", hint=hint)
+    if not _is_absolute(chosen):
+        return "an absolute path is needed", hint
     path = Path(chosen).resolve()
     if str(path) in _SYSTEM_DIRS:
-        raise RefusedError("cannot use models-dir", chosen, "it is a system directory", hint=hint)
+        return "it is a system directory", hint
     if (
         path == home.root
         or path.is_relative_to(home.builds_dir)
         or path.is_relative_to(home.source_dir)
         or home.root.is_relative_to(path)
     ):
-        raise RefusedError("cannot use models-dir", chosen, "it overlaps with builds and sources", hint=hint)
-    if path.exists():
-        _check_ownership(path)
+        return "it overlaps with builds and sources", hint
+    return _ownership_trouble(path) if path.exists() else None
 
 
-def _check_ownership(path: Path) -> None:
+def _ownership_trouble(path: Path) -> tuple[str, str] | None:
     found = path.stat()
     if found.st_uid != os.geteuid():
-        raise RefusedError(
-            "cannot use models-dir",
-            path,
-            f"it belongs to uid {found.st_uid}",
-            hint=f"chown it to yourself: chown {os.geteuid()} {path}",
-        )
+        return f"it belongs to uid {found.st_uid}", f"chown it to yourself: chown {os.geteuid()} {path}"
     if found.st_mode & 0o002:
-        raise RefusedError("cannot use models-dir", path, "everybody may write to it", hint=f"chmod o-w {path}")
+        return "everybody may write to it", f"chmod o-w {path}"
+    return None

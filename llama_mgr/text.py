@@ -1,22 +1,35 @@
 """Text for people: outside strings made harmless, nearest spellings, sizes and durations in words."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 _SHOWN_CHARACTERS = 200
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
+# Up to the last '@' of the word: a password may hold any character. And what ccache takes after a URL.
+_SECRETS = re.compile(r"(?<=://)[^\s'\"]*(?=@)|(?<=\|bearer-token=)[^\s|'\"]+|(?<=\|header=)[^\s|'\"]+")
+
 
 def printable(text: object, limit: int = _SHOWN_CHARACTERS) -> str:
     """Return `text` safe for a terminal and a log line: controls and bidi marks escaped, cut at `limit` characters."""
-    shown = []
-    for character in str(text)[: limit + 1]:
-        if unicodedata.category(character) in _ESCAPED_CATEGORIES:
-            shown.append(character.encode("unicode_escape", "backslashreplace").decode("ascii"))
-        else:
-            shown.append(character)
-    escaped = "".join(shown[:limit])
-    return f"{escaped}…" if len(shown) > limit else escaped
+    whole = str(text)
+    return f"{escaped(whole[:limit])}…" if len(whole) > limit else escaped(whole)
+
+
+def escaped(text: str) -> str:
+    """Return the whole of `text`, with every control character and bidi mark written out in hexadecimal."""
+    return "".join(
+        character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        if unicodedata.category(character) in _ESCAPED_CATEGORIES
+        else character
+        for character in text
+    )
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` with the user names, passwords and tokens of the URLs in it replaced by `***`."""
+    return _SECRETS.sub("***", text)
 
 
 def printable_lines(text: str, last: int) -> list[str]:

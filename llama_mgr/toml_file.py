@@ -9,7 +9,7 @@ import msgspec
 
 from llama_mgr.errors import BadConfigError, NewerStateError
 from llama_mgr.store import read_bounded
-from llama_mgr.text import did_you_mean, printable
+from llama_mgr.text import did_you_mean, printable, without_secrets
 
 SCHEMA = 1
 LIMIT_BYTES = 1024 * 1024
@@ -82,7 +82,7 @@ def _syntax_words(message: str, text: str) -> str:
         return printable(message)
     lines = text.splitlines()
     number = int(position["line"])
-    line = printable(lines[number - 1].strip(), 80) if number <= len(lines) else ""
+    line = printable(without_secrets(lines[number - 1].strip()), 80) if number <= len(lines) else ""
     return f"{printable(message[: position.start()].strip())} in `{line}`"
 
 
@@ -111,7 +111,7 @@ def _found(raw: Any, key: str) -> str:  # noqa: ANN401 (any TOML value)
             value = value[int(part[1:-1])] if part.startswith("[") else value[part]
         except (KeyError, IndexError, TypeError, ValueError):
             return ""
-    return f" (found {printable(repr(value), 60)})"
+    return f" (found {printable(without_secrets(repr(value)), 60)})"
 
 
 def _all_keys(shape: type[msgspec.Struct]) -> set[str]:

@@ -17,8 +17,9 @@ from llama_mgr.build.staged import StagedBuild
 from llama_mgr.build.toolchain import Toolchain, find_toolchain, require_all
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
-from llama_mgr.settings import Settings, parse_cmake_args
+from llama_mgr.settings import Settings, parse_cmake_args, variable_of
 
+_PARALLEL_KEY = "build.parallel"
 _COMPILERS = ("c", "c++", "nvcc", "hipcc", "hipconfig", "icx", "mcc", "glslc")
 
 
@@ -117,14 +118,33 @@ class Builder:
             )
             return staged.made(), True
 
-    def jobs(self, prepared: Prepared, parallel: int | None) -> int:
-        """Return how many compile jobs run at once.
+    def check_parallel(self, parallel: int | None) -> None:
+        """Refuse a number of compile jobs that `build` would refuse, before anything was fetched or looked for.
+
+        Args:
+            parallel: the user's number; None is that of the settings, which may have none.
 
         Raises:
-            BadInputError: `parallel` is out of range.
+            BadInputError: it is out of range on this machine; what says it is named.
         """
-        asked = parallel if parallel is not None else self._settings.build.parallel
+        self._asked_jobs(parallel, detect_host(self._environ))
+
+    def jobs(self, prepared: Prepared, parallel: int | None) -> int:
+        """Return how many compile jobs run at once. Raises as `check_parallel`."""
+        asked = self._asked_jobs(parallel, prepared.host)
         return preflight.jobs(prepared.host, prepared.resolved.job_memory_mib, asked)
+
+    def _asked_jobs(self, parallel: int | None, host: Host) -> int | None:
+        if parallel is not None:
+            return preflight.checked_jobs(parallel, host, "--parallel")
+        configured = self._settings.build.parallel
+        if configured is None:
+            return None
+        variable = variable_of(_PARALLEL_KEY)
+        if self._environ.get(variable, "").strip():
+            return preflight.checked_jobs(configured, host, variable, hint=f"unset {variable}")
+        hint = f"llama-mgr config set {_PARALLEL_KEY} {preflight.most_jobs(host)}"
+        return preflight.checked_jobs(configured, host, _PARALLEL_KEY, hint=hint)
 
     def staged(self, prepared: Prepared, jobs: int) -> StagedBuild:
         """Return the work that makes `prepared` into a build; nothing has happened yet."""

@@ -14,6 +14,8 @@ from llama_mgr.store import storage_errors
 
 _HIT_COUNTERS = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
 _MISS_COUNTER = "cache_miss"
+SIZE_FORM = "a size such as 10G or 500M is needed"
+REMOTE_FORM = "a URL such as redis://host:6379 is needed"
 _SIZE = re.compile(r"\d+(?:\.\d+)? ?(?:[kKMGT]i?B?)?")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:")
 # __DATE__ and __TIME__ do not occur in what is built, header times differ in every checkout, and pch_defines is what
@@ -27,12 +29,6 @@ class CacheCounts:
 
     hits: int = 0
     misses: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Hits as a part of all cacheable compilations, 0 to 1; 0 when there were none."""
-        total = self.hits + self.misses
-        return self.hits / total if total else 0.0
 
 
 class CompilerCache:
@@ -95,13 +91,11 @@ class CompilerCache:
         return variables
 
     def _check_settings(self) -> None:
-        if not _SIZE.fullmatch(self._max_size):
-            raise BadConfigError(
-                "cannot use build.cache.max-size", self._max_size, "a size such as 10G or 500M is needed"
-            )
+        if not is_size(self._max_size):
+            raise BadConfigError("cannot use build.cache.max-size", self._max_size, SIZE_FORM)
         # The value is not shown: it may hold a password.
-        if self._remote and not _REMOTE.match(self._remote):
-            raise BadConfigError("cannot use build.cache.remote", None, "a URL such as redis://host:6379 is needed")
+        if self._remote and not is_remote(self._remote):
+            raise BadConfigError("cannot use build.cache.remote", None, REMOTE_FORM)
 
     def defines(self, languages: Iterable[str]) -> dict[str, str]:
         """Return the CMake defines that put ccache before the compilers of `languages` (`C`, `CXX`, `CUDA`, `HIP`)."""
@@ -118,6 +112,16 @@ class CompilerCache:
             StorageError: the statistics log cannot be read.
         """
         return counts_of(self._stats_log)
+
+
+def is_size(text: str) -> bool:
+    """Tell whether ccache takes `text` as the limit of a cache."""
+    return _SIZE.fullmatch(text) is not None
+
+
+def is_remote(text: str) -> bool:
+    """Tell whether `text` looks like a remote storage of ccache."""
+    return _REMOTE.match(text) is not None
 
 
 def counts_of(stats_log: Path) -> CacheCounts:

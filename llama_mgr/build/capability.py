@@ -87,10 +87,6 @@ class Capabilities(msgspec.Struct, kw_only=True, frozen=True):
     imatrix_format: str = ""
     """What llama-imatrix writes by default: `gguf` or `dat`; empty where it was not built."""
 
-    def server_flag(self, spelling: str) -> Flag | None:
-        """Return the server's flag with this spelling, or None when it does not know it."""
-        return next((flag for flag in self.server_flags if spelling in flag.spellings), None)
-
 
 def read_capabilities(
     prefix: Path, source_dir: Path, environ: Mapping[str, str], configure_log: str = ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llama_mgr.build import discovery
-from llama_mgr.build.found import FoundTool, Missing
+from llama_mgr.build.found import FoundTool, Missing, other_choice
 from llama_mgr.errors import BadInputError
 from llama_mgr.process import found_program
 from llama_mgr.text import printable
@@ -37,7 +37,9 @@ def find_compilers(
     for language in languages:
         candidates, why = _candidates(language, environ, overrides.get(language))
         compiler = next((one for path in candidates if (one := identified(language, path, environ))), None)
-        if compiler is None:
+        if compiler is None and language in overrides:
+            missing.append(Missing(language, why, other_choice(language)))
+        elif compiler is None:
             hint = "install a C and C++ compiler (on macOS: xcode-select --install)"
             missing.append(Missing(language, why, hint, _PACKAGES[language]))
         else:

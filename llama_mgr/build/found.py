@@ -23,3 +23,8 @@ class Missing:
     """What to do, in words; used where `packages` has nothing for this host."""
     packages: dict[str, list[str]] = field(default_factory=dict)
     """Package manager to package names."""
+
+
+def other_choice(name: str) -> str:
+    """Return how to mend a `build.tools.<name>` that names no working program."""
+    return f"llama-mgr config set build.tools.{name} /PATH/OF/{name}, or remove it from config.toml"

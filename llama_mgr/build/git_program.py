@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 from llama_mgr import process
 from llama_mgr.build.git_answer import PROGRESS, GitAnswer, failure
+from llama_mgr.build.toolchain import tool
 from llama_mgr.errors import ChildFailedError, MissingToolsError, RemoteError
 from llama_mgr.report import Progress
 from llama_mgr.store import storage_errors
@@ -73,10 +74,13 @@ _NEVER_INHERITED = frozenset(
 class GitProgram:
     """Runs git. Errors are ours, with the remote's words made printable."""
 
-    def __init__(self, environ: Mapping[str, str], git: Path | None = None) -> None:
-        """Run `git`, or the one on the PATH of `environ`; nothing is looked up before the first command."""
+    def __init__(self, environ: Mapping[str, str], overrides: Mapping[str, Path]) -> None:
+        """Run the git that the user's configuration names (`overrides`, as for other tools), or that on PATH.
+
+        Nothing is looked up before the first command.
+        """
         self._environ = environ
-        self._git = git
+        self._overrides = overrides
 
     def run(
         self, words: Sequence[Word], *, cwd: Path, stdin: bytes = b"", check: bool = True, timeout_s: float = 120.0
@@ -151,12 +155,12 @@ class GitProgram:
                         pipe.close()
 
     def _program(self) -> Path:
-        found = self._git or process.found_program("git", self._environ)
-        if found is None:
-            raise MissingToolsError(
-                "cannot fetch llama.cpp: git is not installed", hint="install git, or use --source snapshot"
-            )
-        return found
+        try:
+            return tool("git", self._environ, self._overrides)
+        except MissingToolsError as error:
+            if "git" not in self._overrides:
+                error.hint = "install git, or use --source snapshot"
+            raise
 
     def _child_environ(self, protocols: str) -> dict[str, str]:
         kept = {name: self._environ[name] for name in _INHERITED if name in self._environ}

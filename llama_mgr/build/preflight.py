@@ -61,8 +61,10 @@ def _device(path: Path) -> int:
 
 def _say(resolved: "Resolved", toolchain: "Toolchain", host: Host, reporter: Reporter) -> None:
     facts = toolchain.facts
-    if "gpu.archs" in facts and "gpu.present" not in facts:
-        reporter.note(f"no GPU of this kind is here: building for {facts['gpu.archs']}")
+    archs = facts.get("gpu.archs")
+    used = any(define.value == archs for define in resolved.defines.values())  # unless the user's define replaced it
+    if used and "gpu.present" not in facts:
+        reporter.note(f"no GPU of this kind is here: building for {archs}")
     if "cuda.host-cxx" in facts:
         reporter.note(f"nvcc uses {facts['cuda.host-cxx']}: it accepts gcc up to {facts.get('cuda.gcc-max', '?')}")
     one_job_bytes = resolved.job_memory_mib * _MIB
@@ -79,16 +81,27 @@ def jobs(host: Host, job_memory_mib: int, asked: int | None) -> int:
     Args:
         host: this machine.
         job_memory_mib: what one job may need; 0 when unknown.
-        asked: the user's number, or None.
+        asked: the user's number, checked; or None.
+    """
+    if asked is not None:
+        return asked
+    by_memory = host.free_memory_bytes // (job_memory_mib * _MIB) if job_memory_mib > 0 else host.cores
+    return max(1, min(host.cores, by_memory if host.free_memory_bytes else host.cores))
+
+
+def most_jobs(host: Host) -> int:
+    """Return the largest number of compile jobs that may be asked for."""
+    return JOBS_PER_CORE * host.cores
+
+
+def checked_jobs(asked: int, host: Host, origin: str, hint: str | None = None) -> int:
+    """Return `asked`, the number of compile jobs that `origin` (a flag, setting or variable) says, if it can be used.
 
     Raises:
-        BadInputError: `asked` is not 1 to 4 jobs for each core.
+        BadInputError: it is not 1 to 4 jobs for each core; `hint` tells how to change it.
     """
-    if asked is None:
-        by_memory = host.free_memory_bytes // (job_memory_mib * _MIB) if job_memory_mib > 0 else host.cores
-        return max(1, min(host.cores, by_memory if host.free_memory_bytes else host.cores))
-    cap = JOBS_PER_CORE * host.cores
-    if not 1 <= asked <= cap:
-        why = f"1 to {cap} are allowed ({JOBS_PER_CORE} for each of the {host.cores} cores here)"
-        raise BadInputError("cannot use --parallel", asked, why)
+    most = most_jobs(host)
+    if not 1 <= asked <= most:
+        why = f"1 to {most} are allowed ({JOBS_PER_CORE} for each of the {host.cores} cores here)"
+        raise BadInputError(f"cannot use {origin}", asked, why, hint=hint)
     return asked

@@ -46,6 +46,11 @@ class BuildRecord(msgspec.Struct, kw_only=True):
     capabilities: Capabilities
     files: dict[str, FileRecord]
 
+    @property
+    def size_bytes(self) -> int:
+        """The disk space of all files."""
+        return sum(file.size_bytes for file in self.files.values())
+
 
 class Builds:
     """All finished builds below a home. Readers take no lock: a build appears whole, by rename."""
@@ -105,45 +110,30 @@ class Builds:
         """Check quickly that every file of the build is there with its recorded size.
 
         Raises:
-            IntegrityError: a file is missing or has another size.
+            IntegrityError: a file is missing or has another size. What mends it is for the caller to say, who knows
+                whose build it is.
         """
         for name, expected in record.files.items():
             path = self.directory(record.build_id) / name
             if not path.is_file():
-                raise IntegrityError(
-                    "cannot use the build",
-                    record.build_id,
-                    f"{name} is missing",
-                    hint="run `llama-mgr instance repair`",
-                )
+                raise IntegrityError("cannot use the build", record.build_id, f"{name} is missing")
             if path.stat().st_size != expected.size_bytes:
-                raise IntegrityError(
-                    "cannot use the build",
-                    record.build_id,
-                    f"{name} has {path.stat().st_size} bytes, not {expected.size_bytes}",
-                    hint="run `llama-mgr instance repair`",
-                )
+                found = path.stat().st_size
+                why = f"{name} has {found} bytes, not {expected.size_bytes}"
+                raise IntegrityError("cannot use the build", record.build_id, why)
 
     def check_hashes(self, record: BuildRecord) -> None:
         """Check that every file of the build has its recorded sha256.
 
         Raises:
-            IntegrityError: a file is missing or differs; both hashes are named.
+            IntegrityError: a file is missing or differs; both hashes are named. As `check_sizes` otherwise.
         """
         self.check_sizes(record)
         for name, expected in record.files.items():
             found = file_sha256(self.directory(record.build_id) / name)
             if found != expected.sha256:
-                raise IntegrityError(
-                    "cannot use the build",
-                    record.build_id,
-                    f"{name} has sha256 {found}, not {expected.sha256}",
-                    hint="run `llama-mgr instance repair`",
-                )
-
-    def size_bytes(self, record: BuildRecord) -> int:
-        """Return the disk space of the build's files."""
-        return sum(file.size_bytes for file in record.files.values())
+                why = f"{name} has sha256 {found}, not {expected.sha256}"
+                raise IntegrityError("cannot use the build", record.build_id, why)
 
     def discard(self, build_id: str) -> None:
         """Delete a build; nothing may point at it any more.

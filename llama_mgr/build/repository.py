@@ -10,6 +10,7 @@ from llama_mgr.errors import BadUrlError, RefusedError
 UPSTREAM_URL = "https://github.com/ggml-org/llama.cpp"
 ALLOWED_PROTOCOLS = "https://, ssh://, git@host:path and file://"
 _LIMIT = 2000
+_REFUSAL = "cannot use the repository"
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _SCP_FORM = re.compile(r"(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:-].*)")
 _USER_PART = re.compile(r"(?<=://)[^/?#]*@")
@@ -37,8 +38,13 @@ class Repository:
         return f"{last or 'repository'}-{hashlib.sha256(_key(self.url).encode()).hexdigest()[:8]}"
 
 
-def repository(url: str, *, allow_http: bool = False) -> Repository:
+def repository(url: str, *, allow_http: bool = False, refusal: str = _REFUSAL) -> Repository:
     """Return the repository at `url`, if it is of a kind that we fetch from; nothing is contacted.
+
+    Args:
+        url: what the user wrote.
+        allow_http: whether plain http will do.
+        refusal: how the sentence about a URL that cannot be used begins.
 
     Raises:
         RefusedError: another protocol than https, ssh or file (git's `ext::` runs commands), or plain http.
@@ -46,22 +52,22 @@ def repository(url: str, *, allow_http: bool = False) -> Repository:
     """
     shown = without_credentials(url)
     if scp := _SCP_FORM.fullmatch(url):
-        _check_characters(scp["path"], shown)
+        _check_characters(scp["path"], shown, refusal)
         return Repository(url, "ssh")
     scheme = _SCHEME.match(url)
     if not scheme or scheme["scheme"].lower() not in {"https", "http", "ssh", "file"}:
         raise RefusedError(
-            "cannot use the repository", shown, f"the allowed protocols are {ALLOWED_PROTOCOLS}",
+            refusal, shown, f"the allowed protocols are {ALLOWED_PROTOCOLS}",
             hint=f"for a local repository: --repo-url file://{shown}" if url.startswith("/") else None,
         )  # fmt: skip
     protocol = scheme["scheme"].lower()
     if protocol == "http" and not allow_http:
         raise RefusedError(
-            "cannot use the repository", shown, "plain http can be changed on its way; only https is used",
+            refusal, shown, "plain http can be changed on its way; only https is used",
             hint="pass --allow-http if you trust the network",
         )  # fmt: skip
-    _check_characters(url, shown)
-    _check_parts(url, protocol, shown)
+    _check_characters(url, shown, refusal)
+    _check_parts(url, protocol, shown, refusal)
     return Repository(protocol + url[len(protocol) :], protocol)
 
 
@@ -70,31 +76,31 @@ def without_credentials(url: str) -> str:
     return re.split(r"[?#]", _USER_PART.sub("", url), maxsplit=1)[0]
 
 
-def _check_characters(text: str, shown: str) -> None:
+def _check_characters(text: str, shown: str, refusal: str) -> None:
     if len(text) > _LIMIT:
-        raise BadUrlError("cannot use the repository", shown, f"it is longer than the limit of {_LIMIT} characters")
+        raise BadUrlError(refusal, shown, f"it is longer than the limit of {_LIMIT} characters")
     if re.search(r"[\x00-\x20\x7f]", text):
-        raise BadUrlError("cannot use the repository", shown, "it holds spaces or control characters")
+        raise BadUrlError(refusal, shown, "it holds spaces or control characters")
 
 
-def _check_parts(url: str, protocol: str, shown: str) -> None:
+def _check_parts(url: str, protocol: str, shown: str, refusal: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise BadUrlError("cannot use the repository", shown, f"not a URL ({error})") from error
+        raise BadUrlError(refusal, shown, f"not a URL ({error})") from error
     if parts.password is not None or (parts.username is not None and protocol != "ssh"):
         raise BadUrlError(
-            "cannot use the repository", shown, "no credentials in URLs",
+            refusal, shown, "no credentials in URLs",
             hint="use a git credential helper, or ssh://",
         )  # fmt: skip
     if parts.query or parts.fragment:
-        raise BadUrlError("cannot use the repository", shown, "a URL without '?' and '#' is needed")
+        raise BadUrlError(refusal, shown, "a URL without '?' and '#' is needed")
     if protocol == "file":
         if host or not parts.path.startswith("/") or parts.path == "/":
-            raise BadUrlError("cannot use the repository", shown, "file:// is followed by an absolute path")
+            raise BadUrlError(refusal, shown, "file:// is followed by an absolute path")
     elif not host or host.startswith("-") or (parts.username or "").startswith("-") or parts.path in {"", "/"}:
-        raise BadUrlError("cannot use the repository", shown, f"the form {protocol}://HOST/PATH is needed")
+        raise BadUrlError(refusal, shown, f"the form {protocol}://HOST/PATH is needed")
 
 
 def _key(url: str) -> str:

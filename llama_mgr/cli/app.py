@@ -1,5 +1,6 @@
 """The command `llama-mgr`: which commands there are, and how every error becomes one sentence and an exit status."""
 
+import errno
 import importlib
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from llama_mgr import __version__
-from llama_mgr.cli.context import Context
+from llama_mgr.cli.context import COMMON_OPTIONS, Context
 from llama_mgr.errors import (
     BadInputError,
     HungUpError,
@@ -22,12 +23,13 @@ from llama_mgr.errors import (
     StorageError,
     TerminatedError,
 )
-from llama_mgr.text import did_you_mean, printable
+from llama_mgr.text import did_you_mean, escaped, printable
 
 PROGRAM_NAME = "llama-mgr"
 COMPLETION_VARIABLE = "_LLAMA_MGR_COMPLETE"
 ARGUMENT_LIMIT = 2000
 ARGUMENT_CHARACTERS_LIMIT = 100_000
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 # Command name to "module:attribute" below llama_mgr.cli, in the order of the help page. Modules load on use only.
 SECTIONS: dict[str, dict[str, str]] = {
@@ -127,6 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _leave(kind(f"stopped by {stopped.number.name}"), as_json=as_json and not context.answered, debug=debug)
     except BrokenPipeError:
         _leave_quietly()
+    except OSError as error:
+        known = _as_storage_error(error) if error.errno in _NOT_WRITTEN else _as_internal_error(error)
+        _leave(known, as_json=as_json and not context.answered, debug=debug)
     except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one sentence)
         _leave(_as_internal_error(error), as_json=as_json and not context.answered, debug=debug)
     _flush_or_leave()
@@ -162,11 +167,20 @@ def _run(words: list[str], context: Context) -> None:
 
 def _as_usage_error(error: click.ClickException) -> LlamaMgrError:
     hint = None
+    message = error.format_message()
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f"see `{error.ctx.command_path} --help`"
-    if isinstance(error, click.NoSuchOption) and error.possibilities:
-        hint = f"did you mean '{min(error.possibilities)}'?"
-    return BadInputError(printable(error.format_message().rstrip(".")), hint=hint)
+    if isinstance(error, click.NoSuchOption):
+        message = error.message  # without click's own "Did you mean", which is our hint
+        hint = _other_option(error) or hint
+    return BadInputError(printable(message.rstrip(".")), hint=hint)
+
+
+def _other_option(error: click.NoSuchOption) -> str | None:
+    """Return what to write instead of an option that a command does not have, or None when nobody knows."""
+    if error.ctx is not None and isinstance(error.ctx.command, click.Group) and error.option_name in COMMON_OPTIONS:
+        return f"it stands after the command: {error.ctx.command_path} COMMAND {error.option_name}"
+    return f"did you mean '{error.possibilities[0]}'?" if error.possibilities else None
 
 
 def _as_internal_error(error: Exception) -> LlamaMgrError:
@@ -178,6 +192,12 @@ def _as_internal_error(error: Exception) -> LlamaMgrError:
     return InternalError(
         "llama-mgr has a bug", None, f"{type(error).__name__}: {printable(error)}; {place}", log_file=where
     )
+
+
+def _as_storage_error(error: OSError) -> LlamaMgrError:
+    """Return the error for a full or failing disk; without a file name it is stdout that could not be written."""
+    what = "cannot write" if error.filename else "cannot write the answer"
+    return StorageError(what, error.filename, error.strerror or "")
 
 
 def _saved_traceback(story: str) -> Path | None:
@@ -200,8 +220,7 @@ def _leave(error: LlamaMgrError, *, as_json: bool, debug: bool) -> NoReturn:
         traceback.print_exception(error)
     try:
         if as_json:
-            json.dump(error.as_document(), sys.stdout, indent=1, ensure_ascii=False)
-            sys.stdout.write("\n")
+            print(json.dumps(error.as_document(), indent=1))  # noqa: T201
         else:
             _say(error)
         sys.stdout.flush()
@@ -213,11 +232,11 @@ def _leave(error: LlamaMgrError, *, as_json: bool, debug: bool) -> NoReturn:
 def _say(error: LlamaMgrError) -> None:
     for line in error.tail:
         print(f"  | {line}", file=sys.stderr)  # noqa: T201
-    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+    print(f"error: {escaped(error.message)}", file=sys.stderr)  # noqa: T201
     if error.log_file:
         print(f"log:   {printable(error.log_file)}", file=sys.stderr)  # noqa: T201
     if error.hint:
-        print(f"hint:  {error.hint}", file=sys.stderr)  # noqa: T201
+        print(f"hint:  {escaped(error.hint)}", file=sys.stderr)  # noqa: T201
 
 
 def _leave_relative_programs_out() -> None:
@@ -250,7 +269,7 @@ def _flush_or_leave() -> None:
     except (BrokenPipeError, ValueError):
         _leave_quietly()
     except OSError as error:  # the answer is lost, and a script must not take that for success
-        _say(StorageError("cannot write the answer", None, error.strerror or ""))
+        _say(_as_storage_error(error))
         _leave_quietly(StorageError.exit_status)
 
 

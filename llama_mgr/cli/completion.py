@@ -33,6 +33,6 @@ def completion(context: Context, shell: str) -> None:
     script = kind(app, {}, "llama-mgr", _VARIABLE).source()
 
     def show(output: Output) -> None:
-        output.line(script)
+        output.raw(script)
 
     context.answer({"shell": shell, "script": script}, show)

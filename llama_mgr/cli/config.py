@@ -1,13 +1,15 @@
 """`llama-mgr config …`: what is set, where it comes from, and changing it."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
 from llama_mgr.errors import ConflictError
+
+if TYPE_CHECKING:
+    from llama_mgr.settings import Settings
 
 
 @click.group()
@@ -21,27 +23,26 @@ def _complete_keys(_: click.Context, __: click.Parameter, incomplete: str) -> li
     return [key for key, _ in settings_keys() if key.startswith(incomplete)]
 
 
-def _file(context: Context) -> Path:
-    return context.config_file or context.home.config_file
-
-
 @config.command(epilog=examples("llama-mgr config path", "$EDITOR $(llama-mgr config path)"))
 @common_options
 @pass_context
 def path(context: Context) -> None:
     """Print where the settings lie."""
-    file = _file(context)
-    context.answer({"path": str(file), "exists": file.exists()}, lambda output: output.line(str(file)))
+    file = context.origins.file
+    context.answer({"path": str(file), "exists": file.exists()}, lambda output: output.raw(str(file)))
 
 
 @config.command(epilog=examples("llama-mgr config show", "LLAMA_MGR_DEFAULT_ARCH=cuda llama-mgr config show"))
 @common_options
 @pass_context
 def show(context: Context) -> None:
-    """Show every setting, its value and where that comes from."""
+    """Show every setting, its value and where that comes from.
+
+    Passwords and tokens in URLs are left out, so that the page can be shown to others; `config get` prints them.
+    """
     from llama_mgr.cli.config_page import setting_rows
 
-    rows = setting_rows(context.settings, _file(context), context.environ)
+    rows = setting_rows(context.settings, context.origins)
 
     def page(output: Output) -> None:
         output.table(("key", "value", "from"), [(row["key"], _shown(row["value"]), row["origin"]) for row in rows])
@@ -60,7 +61,7 @@ def init(context: Context) -> None:
     from llama_mgr.cli.config_page import template
     from llama_mgr.store import write_bytes
 
-    file = _file(context)
+    file = context.origins.file
     if file.exists() or file.is_symlink():
         raise ConflictError("cannot write", file, "it exists", hint="llama-mgr config show")
     write_bytes(file, template().encode())
@@ -97,20 +98,33 @@ def set_value(context: Context, key: str, value: str) -> None:
 
     Lists are written as shell words: 'llama-server llama-cli'.
     """
-    from llama_mgr.cli.config_page import edited
+    from llama_mgr.cli.config_page import edited, without_secrets_in
     from llama_mgr.locks import held_lock
-    from llama_mgr.settings import parsed_settings
+    from llama_mgr.settings import Settings
     from llama_mgr.store import read_bounded, write_bytes
-    from llama_mgr.toml_file import LIMIT_BYTES
+    from llama_mgr.toml_file import LIMIT_BYTES, parsed_toml
 
-    file = _file(context).resolve()  # a link to somebody's dotfiles stays a link
+    file = context.origins.file.resolve()  # a link to somebody's dotfiles stays a link
     with held_lock(context.home, "config", f"config set {key}", context.reporter):
         before = read_bounded(file, LIMIT_BYTES) if file.exists() else b""
-        parsed_settings(before, file, context.home)
+        parsed_toml(before, file, Settings)
         content, written = edited(before.decode("utf-8"), key, value)
-        parsed_settings(content, file, context.home)
+        _refuse_value(context, parsed_toml(content, file, Settings), key)
         write_bytes(file, content, keep_mode=True)
-    context.answer({"key": key, "value": written}, lambda output: output.line(f"{key} = {_shown(written)}"))
+    shown = without_secrets_in(written)
+    context.answer({"key": key, "value": shown}, lambda output: output.line(f"{key} = {_shown(shown)}"))
+
+
+def _refuse_value(context: Context, settings: "Settings", key: str) -> None:
+    """Raise what is wrong with the value of `key`; bad values of other keys do not keep anybody from mending it."""
+    from llama_mgr.build.host import detect_host
+    from llama_mgr.build.setting_errors import setting_errors
+    from llama_mgr.settings import Origins, raise_first, value_errors
+
+    origins = Origins(context.home, context.origins.file, {}, set_now=key)
+    host = detect_host(context.environ)
+    errors = [*value_errors(settings, origins), *setting_errors(settings, origins, host)]
+    raise_first((bad, error) for bad, error in errors if bad == key)
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 (any setting)

@@ -1,7 +1,6 @@
 """What the `config` commands show and write: rows, the commented template, and edits that keep comments."""
 
 import ast
-import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,25 +10,32 @@ import msgspec
 
 from llama_mgr import settings as settings_module
 from llama_mgr.errors import BadInputError, NotFoundError
-from llama_mgr.settings import Settings, settings_keys, variable_of
+from llama_mgr.settings import TOOLS, Origins, Settings, settings_keys, value_in
 from llama_mgr.store import read_bounded
-from llama_mgr.text import did_you_mean
+from llama_mgr.text import did_you_mean, without_secrets
 from llama_mgr.toml_file import LIMIT_BYTES
 
-_TOOLS = "build.tools"
 
+def setting_rows(settings: Settings, origins: Origins) -> list[dict[str, Any]]:
+    """Return `{"key", "value", "origin"}` for every setting; the origin is a variable, the file or `default`.
 
-def setting_rows(settings: Settings, file: Path, environ: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return `{"key", "value", "origin"}` for every setting; the origin is a variable, the file or `default`."""
+    Passwords and tokens in URLs are left out of values.
+    """
+    file = origins.file
     written = tomllib.loads(read_bounded(file, LIMIT_BYTES).decode()) if file.exists() else {}
     rows = []
     for key in [*(key for key, _ in settings_keys()), *_tool_keys(settings)]:
-        if environ.get(variable_of(key), "").strip() and not key.startswith(f"{_TOOLS}."):
-            origin = variable_of(key)
-        else:
-            origin = str(file) if _is_written(written, key) else "default"
-        rows.append({"key": key, "value": value_of(settings, key), "origin": origin})
+        is_set = origins.variable(key) or _is_written(written, key)
+        value = without_secrets_in(value_of(settings, key))
+        rows.append({"key": key, "value": value, "origin": origins.place(key) if is_set else "default"})
     return rows
+
+
+def without_secrets_in(value: Any) -> Any:  # noqa: ANN401 (any setting)
+    """Return the value of a setting as it may be shown to others."""
+    if isinstance(value, list):
+        return [without_secrets_in(one) for one in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def value_of(settings: Settings, key: str) -> Any:  # noqa: ANN401 (any setting)
@@ -60,7 +66,7 @@ def template() -> str:
             lines += [f"[{section}]", f"# {documents[section]}", ""]
         lines += [f"# {line}" for line in documents[key].splitlines()]
         lines += [f"# {name} = {_toml(value_of(defaults, key))}", ""]
-    lines += [f"[{_TOOLS}]", f"# {documents[_TOOLS]}", '# cmake = "/usr/bin/cmake"', ""]
+    lines += [f"[{TOOLS}]", f"# {documents[TOOLS]}", '# cmake = "/usr/bin/cmake"', ""]
     return "\n".join(lines)
 
 
@@ -86,23 +92,15 @@ def edited(text: str, key: str, value: str) -> tuple[bytes, Any]:
 
 
 def _typed(key: str, value: str) -> Any:  # noqa: ANN401 (any setting)
-    if key.startswith(f"{_TOOLS}.") and key.count(".") == 2:  # noqa: PLR2004
+    if key.startswith(f"{TOOLS}.") and key.count(".") == 2:  # noqa: PLR2004
         return value
     kinds = dict(settings_keys())
     if key not in kinds:
         raise _unknown(key)
-    if kinds[key] is str:
-        return value
-    if kinds[key] == list[str]:
-        try:
-            return shlex.split(value)
-        except ValueError as error:
-            raise BadInputError(f"cannot set {key} to", value, str(error)) from error
     try:
-        return msgspec.convert(value, kinds[key], strict=False)
-    except msgspec.ValidationError as error:
-        message = str(error)
-        raise BadInputError(f"cannot set {key} to", value, message[:1].lower() + message[1:]) from error
+        return value_in(value, kinds[key])
+    except ValueError as error:
+        raise BadInputError(f"cannot set {key} to", value, str(error)) from error
 
 
 def _unknown(key: str) -> NotFoundError:
@@ -111,7 +109,7 @@ def _unknown(key: str) -> NotFoundError:
 
 
 def _tool_keys(settings: Settings) -> list[str]:
-    return [f"{_TOOLS}.{name}" for name in sorted(settings.build.tools)]
+    return [f"{TOOLS}.{name}" for name in sorted(settings.build.tools)]
 
 
 def _is_written(document: Any, key: str) -> bool:  # noqa: ANN401 (any TOML table)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from llama_mgr.report import Progress, SilentReporter, Unit
-from llama_mgr.text import duration_words, printable, size_words
+from llama_mgr.text import duration_words, escaped, printable, size_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,11 +33,15 @@ class Output:
         return _rich_console(sys.stdout)
 
     def line(self, text: str = "", style: str = "") -> None:
-        """Print one line; `style` is a rich style such as `bold`, dropped where colours are off."""
+        """Print one line, controls escaped; `style` is a rich style such as `bold`, dropped where colours are off."""
         if style and sys.stdout.isatty():
-            self._console.print(text, style=style, markup=False)
+            self._console.print(escaped(text), style=style, markup=False)
         else:
-            print(text)  # noqa: T201 (this is the one sink)
+            print(escaped(text))  # noqa: T201 (this is the one sink)
+
+    def raw(self, text: str) -> None:
+        """Print `text` as it is, for programs that read a path or a script from us."""
+        print(text)  # noqa: T201
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table, or plain aligned columns where stdout is not a terminal."""
@@ -52,10 +56,11 @@ class Output:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(escaped(cell)) for cell in row))
         self._console.print(table)
 
     def _plain_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        rows = [[escaped(cell) for cell in row] for row in rows]
         widths = [max(len(cell) for cell in cells) for cells in zip(columns, *rows, strict=True)]
         for cells in (columns, *rows):
             self.line("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
@@ -89,9 +94,9 @@ class ConsoleReporter:
             if self._is_terminal:
                 from rich.text import Text
 
-                self._console.print(Text.assemble((sign, style), " ", text))
+                self._console.print(Text.assemble((sign, style), " ", escaped(text)))
             else:
-                print(f"{sign} {text}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"{sign} {escaped(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
     @contextmanager
     def progress(self, title: str, total: int | None, unit: Unit) -> Iterator[Progress]:

@@ -1,7 +1,6 @@
 """What every command is handed: the home, the settings, the environment, and where to say things."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from llama_mgr.paths import Home, home_from
 from llama_mgr.report import SilentReporter
 
 if TYPE_CHECKING:
-    from llama_mgr.settings import Settings
+    from llama_mgr.settings import Origins, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,10 +45,20 @@ class Context:
 
     @cached_property
     def settings(self) -> "Settings":
-        """config.toml and the LLAMA_MGR_* variables."""
-        from llama_mgr.settings import load_settings
+        """config.toml and the LLAMA_MGR_* variables; a value that cannot be used is an error for every command."""
+        from llama_mgr.build.setting_errors import setting_errors
+        from llama_mgr.settings import load_settings, raise_first
 
-        return load_settings(self.home, self.environ, self.config_file)
+        settings = load_settings(self.home, self.environ, self.config_file)
+        raise_first(setting_errors(settings, self.origins))
+        return settings
+
+    @cached_property
+    def origins(self) -> "Origins":
+        """Where the values of the settings come from."""
+        from llama_mgr.settings import Origins
+
+        return Origins(self.home, self.config_file or self.home.config_file, self.environ)
 
     @cached_property
     def reporter(self) -> ConsoleReporter | SilentReporter:
@@ -67,11 +76,17 @@ class Context:
 
         self.answered = True
         if self.as_json:
-            json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
-            sys.stdout.write("\n")
+            print(json.dumps(document, indent=1))  # noqa: T201
         else:
             show(self.output)
 
+
+COMMON_OPTIONS = {
+    "--debug": ("debug", "Show tracebacks."),
+    "--quiet": ("quiet", "Say nothing on stderr but errors."),
+    "--json": ("as_json", "Print one JSON document on stdout."),
+}
+"""The flags that every command has: where the Context stores each, and its help."""
 
 pass_context = click.make_pass_decorator(Context)
 
@@ -86,11 +101,7 @@ def common_options(command: Command) -> Command:
 
         return callback
 
-    for flag, name, text in (
-        ("--debug", "debug", "Show tracebacks."),
-        ("--quiet", "quiet", "Say nothing on stderr but errors."),
-        ("--json", "as_json", "Print one JSON document on stdout."),
-    ):
+    for flag, (name, text) in COMMON_OPTIONS.items():
         command = click.option(flag, is_flag=True, expose_value=False, callback=store(name), help=text)(command)
     return command
 

@@ -61,7 +61,7 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
     from llama_mgr.store import free_bytes
 
     host = detect_host(context.environ)
-    overrides, config_problems = _overrides(context)
+    overrides, config_problems = _overrides(context, host)
     toolchains = _toolchains(context, host, overrides)
     return {
         "host": dataclasses.asdict(host),
@@ -79,13 +79,26 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
     }
 
 
-def _overrides(context: Context) -> tuple[dict[str, Path], list[dict[str, Any]]]:
-    """Return the tools that config.toml names, and what is wrong with it."""
+def _overrides(context: Context, host: "Host") -> tuple[dict[str, Path], list[dict[str, Any]]]:
+    """Return the tools that config.toml names, and all that is wrong with the settings."""
+    from llama_mgr.build.setting_errors import setting_errors
+    from llama_mgr.settings import read_settings, value_errors, variable_errors
+
+    origins = context.origins
+    errors = [(origins.place(key), error) for key, error in variable_errors(context.environ)]
+    readable = {name: value for name, value in context.environ.items() if name not in dict(errors)}
     try:
-        return {name: Path(path) for name, path in context.settings.build.tools.items()}, []
+        settings = read_settings(context.home, readable, context.config_file)
     except LlamaMgrError as error:
-        where = str(context.config_file or context.home.config_file)
-        return {}, [{"what": error.message, "where": where, "mend": error.hint or "edit it", "is_damage": True}]
+        return {}, [_config_problem(str(origins.file), error)]
+    bad_values = [*value_errors(settings, origins), *setting_errors(settings, origins, host)]
+    errors += [(origins.place(key), error) for key, error in bad_values]
+    overrides = {name: Path(path) for name, path in settings.build.tools.items()}
+    return overrides, [_config_problem(where, error) for where, error in errors]
+
+
+def _config_problem(where: str, error: LlamaMgrError) -> dict[str, Any]:
+    return {"what": error.message, "where": where, "mend": error.hint or "edit it", "is_damage": True}
 
 
 def _toolchains(context: Context, host: "Host", overrides: Mapping[str, Path]) -> "dict[str, Toolchain]":

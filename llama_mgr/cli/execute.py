@@ -36,12 +36,10 @@ def execute(context: Context, instance: str | None, program: str, arguments: tup
     user's own.
     """
     from llama_mgr.instances.choice import choose
-    from llama_mgr.instances.execution import program_for_life
-    from llama_mgr.process import replace
+    from llama_mgr.instances.execution import become
 
     def chosen() -> "Instance":
         return choose(context.home, instance, context.environ, Path.cwd()).instance
 
-    path = program_for_life(context.home, chosen, program, context.reporter)
     own = arguments[1:] if arguments[:1] == ("--",) else arguments
-    replace([path, *own], environ=context.environ)
+    become(context.home, chosen, program, own, context.environ, context.reporter)

@@ -1,5 +1,6 @@
 """`llama-mgr install`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +9,17 @@ import click
 from llama_mgr.cli.completing import complete_recipes
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
-from llama_mgr.errors import BadInputError
+from llama_mgr.errors import BadInputError, BadNameError
 from llama_mgr.names import checked_name
 from llama_mgr.text import duration_words, size_words
 
 if TYPE_CHECKING:
+    from llama_mgr.build.version import Version
     from llama_mgr.instances.installation import Installer, Outcome
     from llama_mgr.instances.instance import WantedBuild
+
+_USUAL_BRANCHES = frozenset({"master", "main", "dev"})
+"""What a word that is also a NAME probably means where nobody knows the repository's branches yet."""
 
 
 @click.command(
@@ -51,14 +56,17 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
     """Build a llama.cpp and give it the name NAME.
 
     VERSION is `latest`, `b11434`, `v0.6.0`, a branch, a commit, `pr/123` or the PATH of a local tree. An only argument
-    that looks like a version is one; then the name is derived, such as `b11434-cpu`. No plan is ever built twice.
+    that looks like a version is one; then the name is derived, such as `b11434-cpu`. A branch or PATH needs a NAME
+    before it. No plan is ever built twice.
     """
+    from llama_mgr.cli.converter import prepare_converter
     from llama_mgr.instances.installation import Installer
 
-    name, wanted, with_python = _request(context, options)
+    name, wanted = _request(context, options)
     installer = Installer(context.home, context.settings, context.environ, context.reporter)
+    installer.builder.check_parallel(options["parallel"])
     if name is not None:
-        checked_name(name, taken=installer.instances.names())
+        _check_name(context, installer, name, wanted, is_only_word=_is_only_word(name, options))
     if options["update_only"]:
         _require_existing(installer, name)
     if options["dry_run"]:
@@ -67,12 +75,13 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
         _pull(context, installer, wanted)
     else:
         outcome = installer.install(name, wanted, options["parallel"])
-        environment = prepare_converter(context, outcome) if with_python else None
-        answer_outcome(context, outcome, environment)
+        answer_outcome(context, outcome, prepare_converter(context, outcome.instance))
 
 
-def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, WantedBuild, bool]":
-    """Return the name, what to build, and whether the converter gets its Python environment."""
+def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, WantedBuild]":
+    """Return the name, and what to build."""
+    import msgspec
+
     from llama_mgr.instances.instance import WantedBuild
     from llama_mgr.settings import parse_cmake_args, parse_define
 
@@ -82,8 +91,9 @@ def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, Wa
 
         _refuse_beside_manifest(version, options)
         manifest = read_manifest(options["manifest"])
-        with_python = manifest.python and not options["ignore_python"]
-        return name or manifest.name, manifest.wanted(context.settings), with_python
+        wanted = manifest.wanted(context.settings)
+        python = wanted.python and not options["ignore_python"]
+        return name or manifest.name, msgspec.structs.replace(wanted, python=python)
     defines = parse_cmake_args(options["cmake_args"]) | dict(parse_define(text) for text in options["defines"])
     wanted = WantedBuild(
         version=version or "latest",
@@ -95,8 +105,9 @@ def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, Wa
         defines=defines,
         targets=[word.strip() for word in (options["targets"] or "").split(",") if word.strip()],
         allow_http=options["allow_http"],
+        python=not options["ignore_python"],
     )
-    return name, wanted, not options["ignore_python"]
+    return name, wanted
 
 
 def _refuse_beside_manifest(version: str | None, options: dict[str, Any]) -> None:
@@ -132,14 +143,58 @@ def _name_and_version(options: dict[str, Any]) -> tuple[str | None, str | None]:
 
 def _names_a_version(word: str) -> bool:
     """Tell whether the only argument is a VERSION; branches and paths count as a NAME, which they may be meant as."""
+    version = _version_in(word)
+    return version is not None and (version.kind in {"latest", "build", "release", "pull"} or version.may_be_commit)
+
+
+def _version_in(word: str) -> "Version | None":
     from llama_mgr.build.version import parsed_version
     from llama_mgr.errors import BadVersionError
 
     try:
-        version = parsed_version(word)
+        return parsed_version(word)
     except BadVersionError:
+        return None
+
+
+def _is_only_word(name: str, options: dict[str, Any]) -> bool:
+    return options["name"] == name and not (options["version"] or options["instance"] or options["manifest"])
+
+
+def _check_name(
+    context: Context, installer: "Installer", name: str, wanted: "WantedBuild", *, is_only_word: bool
+) -> None:
+    """Refuse what cannot be a NAME; where the only word may be meant as a VERSION, say how to write that."""
+    from llama_mgr.process import argv_words
+
+    try:
+        checked_name(name, taken=installer.instances.names())
+    except BadNameError as error:
+        version = _meant_version(name) if is_only_word else None
+        if version is not None:
+            error.hint = argv_words(["llama-mgr", "install", "NAME", version])
+        raise
+    if is_only_word and _may_be_branch(installer, name, wanted):
+        context.reporter.note(
+            f"the name is '{name}', and the version is latest; for the branch: llama-mgr install {name} {name}"
+        )
+
+
+def _meant_version(word: str) -> str | None:
+    """Return the local tree or branch that `word`, which cannot be a NAME, may mean; None if it looks like neither."""
+    version = _version_in(word)
+    if version is not None and version.kind == "path":
+        return word
+    if os.path.isdir(word):  # noqa: PTH112 (whatever the word is, this does not raise)
+        return f"./{word}"
+    return word if version is not None and "/" in word else None
+
+
+def _may_be_branch(installer: "Installer", name: str, wanted: "WantedBuild") -> bool:
+    if name in installer.instances.names() or wanted.branch or wanted.source == "snapshot":
         return False
-    return version.kind in {"latest", "build", "release", "pull"} or version.may_be_commit
+    known = installer.builder.sources.has_branch(installer.source_of(wanted), name)
+    return name in _USUAL_BRANCHES if known is None else known
 
 
 def _require_existing(installer: "Installer", name: str | None) -> None:
@@ -170,26 +225,6 @@ def show_plan(context: Context, installer: "Installer", wanted: "WantedBuild", p
     context.answer(document, lambda output: print_plan(output, document))
 
 
-def prepare_converter(context: Context, outcome: "Outcome") -> str | None:
-    """Make the converter's Python environment for a build that can have one; a failure is a warning, not an error.
-
-    Returns:
-        The environment's directory, or None.
-    """
-    from llama_mgr.cli.converter import ensure_environment
-    from llama_mgr.errors import LlamaMgrError
-
-    if outcome.build.converter is None:
-        return None
-    try:
-        return str(ensure_environment(context, outcome.build).path)
-    except LlamaMgrError as error:
-        context.reporter.warn(f"no converter environment yet: {error.message}")
-        again = f"llama-mgr install {outcome.instance.name} {outcome.build.plan.version}"
-        context.reporter.note(f"the same install tries again: {again}")
-        return None
-
-
 def answer_outcome(context: Context, outcome: "Outcome", environment: str | None) -> None:
     """Print what an install or update did."""
     build = outcome.build
@@ -216,7 +251,7 @@ def answer_outcome(context: Context, outcome: "Outcome", environment: str | None
             "reused": "installed (an equal build existed, nothing was compiled)",
             "unchanged": "is already",
         }
-        size = size_words(sum(file.size_bytes for file in build.files.values()))
+        size = size_words(build.size_bytes)
         about = ", ".join((build.plan.version, build.plan.recipe, size, duration_words(outcome.took_s)))
         output.line(f"{outcome.instance.name} {words[outcome.action]}: {about}")
         if outcome.action == "built" and cached:

@@ -92,7 +92,7 @@ def which(context: Context, program: str | None, name: str | None, only_path: bo
 
     def say(output: Output) -> None:
         if only_path:
-            output.line(str(path))
+            output.raw(str(path))
         else:
             output.line(f"{choice.instance.name}: {choice.why}")
             output.line(str(path))
@@ -136,17 +136,16 @@ def rollback(context: Context, name: str) -> None:
 def link(context: Context, name: str, path: Path) -> None:
     """Give a name to a llama.cpp that you built yourself.
 
-    PATH is the directory that holds llama-server, or whose bin/ does. It is never changed or deleted.
+    PATH is the directory that holds llama-server, or whose bin/ does. It is never changed or deleted, so it must not
+    lie in the home of llama-mgr.
     """
-    from llama_mgr.instances.choice import default_name, set_default
+    from llama_mgr.instances.choice import offer_default
     from llama_mgr.instances.instance import Instances
 
     instances = Instances(context.home)
     with instances.locked(name, f"link {name}", context.reporter, BUSY_TIMEOUT_S):
         linked = instances.link(name, path)
-        became_default = default_name(context.home) is None
-        if became_default:
-            set_default(context.home, name)
+        became_default = offer_default(context.home, name, context.reporter)
 
     def say(output: Output) -> None:
         output.line(f"{name} is linked to {linked.linked}")

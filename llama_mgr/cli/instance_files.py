@@ -11,7 +11,7 @@ from llama_mgr.cli.context import Context, common_options, examples, pass_contex
 from llama_mgr.errors import BadInputError, InterruptedByUserError, LlamaMgrError, OutOfDateError
 
 if TYPE_CHECKING:
-    from llama_mgr.instances.installation import Installer, Outcome
+    from llama_mgr.instances.installation import Installer
     from llama_mgr.instances.manifest import ManifestFile
     from llama_mgr.instances.sync import Done, Step
 
@@ -64,28 +64,28 @@ def lock(context: Context, directory: Path | None) -> None:
 def sync(context: Context, /, directory: Path | None, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
     """Make this machine equal to the manifests in DIR.
 
-    What is equal stays as it is. A manifest that cannot be installed does not stop the others; nothing is uninstalled
-    then. DIR is ./instances if that exists, else the working directory.
+    What is equal stays as it is, but a converter's Python environment that is missing is made. A manifest that cannot
+    be installed does not stop the others; nothing is uninstalled then. DIR is ./instances if that exists, else the
+    working directory.
     """
+    from functools import partial
+
+    from llama_mgr.cli.converter import prepare_converter
     from llama_mgr.instances.lock import read_lock
     from llama_mgr.instances.sync import Sync
 
     place, files = _manifests(directory)
     installer = _installer(context)
+    installer.builder.check_parallel(options["parallel"])
     machine = Sync(installer, context.settings, read_lock(place) if options["locked"] else None)
     steps = machine.steps(files, prune=options["prune"])
     if options["check"]:
-        _answer_check(context, steps)
+        _answer_check(context, steps, _command(directory, options))
         return
     surplus = [step for step in steps if step.state == "surplus"]
     _confirm(surplus, yes=options["yes"])
 
-    def after(outcome: "Outcome", file: "ManifestFile") -> None:
-        from llama_mgr.cli.install import prepare_converter
-
-        if file.manifest.python:
-            prepare_converter(context, outcome)
-
+    after = partial(prepare_converter, context)
     done = [machine.install(step, options["parallel"], after) for step in steps if step.state != "surplus"]
     done += _pruned(context, machine, surplus, done)
     _answer_done(context, done)
@@ -125,15 +125,19 @@ def _pruned(context: Context, machine: Any, surplus: "list[Step]", done: "list[D
     return [machine.remove(step, partial(running_builds, context.home)) for step in surplus]
 
 
-def _answer_check(context: Context, steps: "list[Step]") -> None:
+def _command(directory: Path | None, options: dict[str, Any]) -> str:
+    """Return the command that makes what `--check` compared."""
+    from llama_mgr.process import argv_words
+
+    flags = [f"--{flag}" for flag in ("prune", "locked") if options[flag]]
+    return argv_words(["llama-mgr", "instance", "sync", *([directory] if directory else []), *flags])
+
+
+def _answer_check(context: Context, steps: "list[Step]", command: str) -> None:
     different = [step for step in steps if step.state != "equal"]
     rows = [{"name": step.name, "state": step.state, "why": step.why} for step in steps]
     names = ", ".join(step.name for step in different)
-    error = (
-        OutOfDateError("this machine differs from the manifests", names, hint="llama-mgr instance sync")
-        if different
-        else None
-    )
+    error = OutOfDateError("this machine differs from the manifests", names, hint=command) if different else None
     _answer_rows(context, "instances", ("name", "state", "why"), rows, error)
 
 

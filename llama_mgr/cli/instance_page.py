@@ -61,7 +61,7 @@ def instance_document(home: Home, instance: "Instance") -> dict[str, Any]:
 
     document: dict[str, Any] = {
         "name": instance.name,
-        "default": default_name(home) == instance.name,
+        "default": _or_none(lambda: default_name(home)) == instance.name,
         **_row(home, instance),
         "path": str(Instances(home).prefix(instance)),
         "history": [msgspec.to_builtins(generation) for generation in instance.generations],
@@ -137,22 +137,21 @@ def _row(home: Home, instance: "Instance") -> dict[str, Any]:
     now = instance.current
     row |= {"version": now.version, "commit": now.commit, "build_id": now.build_id}
     row |= {"recipe": now.wanted.recipe, "parts": now.wanted.parts}
-    builds = Builds(home)
     try:
-        row |= _build_facts(builds, builds.find(now.build_id))
+        row |= _build_facts(Builds(home).find(now.build_id))
     except LlamaMgrError as error:
         row["damage"] = error.message
     return row
 
 
-def _build_facts(builds: "Any", record: "BuildRecord") -> dict[str, Any]:  # noqa: ANN401 (Builds is imported late)
+def _build_facts(record: "BuildRecord") -> dict[str, Any]:
     able = record.capabilities
     return {
         "recipe": record.plan.recipe,
         "parts": record.plan.parts,
         "backends": able.backends,
         "devices": [device.name for device in able.devices],
-        "size_bytes": builds.size_bytes(record),
+        "size_bytes": record.size_bytes,
         "made_at": record.made_at,
     }
 

@@ -1,7 +1,5 @@
 """`llama-mgr instance gc` and `repair`."""
 
-from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,13 +7,11 @@ import click
 from llama_mgr.cli.completing import complete_instances
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
-from llama_mgr.errors import LlamaMgrError
-from llama_mgr.paths import Home
+from llama_mgr.errors import CorruptStateError
 from llama_mgr.text import size_words
 
 if TYPE_CHECKING:
     from llama_mgr.instances.garbage import Garbage
-    from llama_mgr.make.requirements import Requirements
 
 
 @click.command(
@@ -59,7 +55,7 @@ def gc(context: Context, keep: int | None, dry_run: bool) -> None:
 
 @click.command(
     epilog=examples(
-        "llama-mgr instance repair gpu --check   # hash every file; status 5 if one differs",
+        "llama-mgr instance repair gpu --check   # hash every file; status 5 if something is damaged",
         "llama-mgr instance repair gpu",
     )
 )
@@ -71,24 +67,31 @@ def gc(context: Context, keep: int | None, dry_run: bool) -> None:
 def repair(context: Context, name: str, check: bool, parallel: int | None) -> None:
     """Check every file of an instance, and mend what is damaged.
 
-    It is built again from the same commit. The damaged build stays until the new one is finished. The
-    link `current` is put right, too.
+    The same goes for its earlier builds, to which `rollback` returns. Each is built again from its commit; the damaged
+    build stays until the new one is finished. The link `current` is put right, and a missing Python environment of the
+    converter is made, unless the instance was made with --ignore-python.
     """
     from functools import partial
 
+    from llama_mgr.cli.converter import ensure_environment, environment_damage
     from llama_mgr.cli.running import running_builds
     from llama_mgr.instances.installation import Installer
     from llama_mgr.instances.repair import damage
     from llama_mgr.instances.repair import repair as repaired
 
     installer = Installer(context.home, context.settings, context.environ, context.reporter)
+    installer.builder.check_parallel(parallel)
     if check:
-        found = damage(installer, name).first
+        found = damage(installer, name).first or environment_damage(context, installer.instances.find(name))
         if found is not None:
             raise found
         context.answer({"instance": name, "damaged": False}, lambda output: output.line(f"{name} is whole"))
         return
     done = repaired(installer, name, partial(running_builds, context.home), context.reporter, parallel)
+    instance = installer.instances.find(name)
+    if environment_damage(context, instance) is not None:
+        environment = ensure_environment(context, installer.instances.build_of(instance))
+        done.append(f"made the converter's environment {environment.path.name}")
     context.answer(
         {"instance": name, "done": done},
         lambda output: output.line(f"{name}: {'; '.join(done) if done else 'nothing was damaged'}"),
@@ -96,40 +99,22 @@ def repair(context: Context, name: str, check: bool, parallel: int | None) -> No
 
 
 def _remove_environments(context: Context, garbage: "Garbage", *, dry_run: bool) -> None:
-    from llama_mgr.instances.garbage import tree_size_bytes
-    from llama_mgr.make.python_env import Environments
+    from functools import partial
 
-    used = _requirements_in_use(context.home, without=garbage.builds)
-    if used is None:
-        context.reporter.warn("converter environments stay, because a build's record is damaged")
-        return
-    environments = Environments(context.home, Path("uv"), context.environ, context.reporter)  # deleting runs no uv
-    kept = {environments.path_of(one) for one in used}
-    unused = [path for path in context.home.environments_dir.glob("*") if path not in kept]
-    sizes = {path: tree_size_bytes(path) for path in unused}
-    if not dry_run:
-        unused = environments.remove_unused({one.digest for one in used})
-    garbage.environments += sorted(path.name for path in unused)
-    garbage.freed_bytes += sum(sizes.get(path, 0) for path in unused)
-
-
-def _requirements_in_use(home: Home, without: Collection[str]) -> "list[Requirements] | None":
-    """Return what the converters of all builds (but those of `without`) need; None when one cannot tell."""
     from llama_mgr.build.record import Builds
-    from llama_mgr.make.requirements import read_requirements
+    from llama_mgr.cli.converter import environments_of
+    from llama_mgr.instances.garbage import tree_size_bytes
+    from llama_mgr.make.python_env import digests_in_use
 
-    builds = Builds(home)
-    used = []
-    for build_id in builds.ids():
-        if build_id in without:
-            continue
-        try:
-            record = builds.find(build_id)
-            if record.converter is not None:
-                used.append(read_requirements(builds.directory(build_id) / "convert", record.converter_requirements))
-        except LlamaMgrError:
-            return None
-    return used
+    builds, environments = Builds(context.home), environments_of(context)
+    try:
+        for path in environments.unused(digests_in_use(builds, without=garbage.builds)):
+            size_bytes = tree_size_bytes(path)
+            if dry_run or environments.discard_unused(path, partial(digests_in_use, builds)):
+                garbage.environments.append(path.name)
+                garbage.freed_bytes += size_bytes
+    except CorruptStateError as error:
+        context.reporter.warn(f"converter environments stay: {error.message}")
 
 
 def _print(output: Output, garbage: "Garbage", *, dry_run: bool) -> None:

@@ -43,6 +43,7 @@ def quickstart(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (cl
     The default instance is used if there is one; VERSION or --arch make another one. Without --stop-after the server
     goes on until Ctrl-C.
     """
+    from llama_mgr.instances.execution import damage_found
     from llama_mgr.models.starter import Starter
     from llama_mgr.serving.child_server import require_free_port, started
 
@@ -54,7 +55,10 @@ def quickstart(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (cl
     model = Starter(context.models_home, context.environ, context.reporter, index_url).ensure()
     launch = _launch(context, instance, model)
     context.reporter.step(f"start llama-server with {model.name}")
-    with started(context.home, SERVER_NAME, launch, context.environ, context.reporter, port=port) as server:
+    with (
+        damage_found(context.home, instance),
+        started(context.home, SERVER_NAME, launch, context.environ, context.reporter, port=port) as server,
+    ):
         answer = server.ask(options["prompt"])
         document = _document(instance, model, server, answer, stays=not options["stop_after"])
         context.answer(document, lambda output: _print(output, document))
@@ -75,6 +79,7 @@ def _instance(context: Context, version: str | None, arch: str | None) -> "Insta
     wanted = WantedBuild(
         version=version or "latest",
         recipe=arch or context.settings.default_arch,
+        python=False,  # a chat needs no converter
     )
     return Installer(context.home, context.settings, context.environ, context.reporter).install(None, wanted).instance
 

@@ -14,7 +14,7 @@ from llama_mgr.cli.context import Context, common_options, examples, pass_contex
 @click.argument("name", required=False, shell_complete=complete_instances)
 @click.argument("version", required=False)
 @click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
-@click.option("--ignore-python", is_flag=True, help="Make no Python environment for the converter.")
+@click.option("--ignore-python", is_flag=True, help="From now on make no Python environment for the converter.")
 @common_options
 @pass_context
 def update(context: Context, name: str | None, version: str | None, parallel: int | None, ignore_python: bool) -> None:
@@ -23,12 +23,13 @@ def update(context: Context, name: str | None, version: str | None, parallel: in
     Recipe and options stay what they are. The old build stays, and stays current if anything fails; `instance
     rollback` returns to it at once.
     """
-    from llama_mgr.cli.install import answer_outcome, prepare_converter
+    from llama_mgr.cli.converter import prepare_converter
+    from llama_mgr.cli.install import answer_outcome
     from llama_mgr.instances.choice import choose
     from llama_mgr.instances.installation import Installer
 
     chosen = name or choose(context.home, None, context.environ, Path.cwd()).instance.name
     outcome = Installer(context.home, context.settings, context.environ, context.reporter).update(
-        chosen, version, parallel
+        chosen, version, parallel, ignore_python=ignore_python
     )
-    answer_outcome(context, outcome, None if ignore_python else prepare_converter(context, outcome))
+    answer_outcome(context, outcome, prepare_converter(context, outcome.instance))

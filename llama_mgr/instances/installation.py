@@ -19,9 +19,9 @@ from llama_mgr.build.record import BuildRecord
 from llama_mgr.build.source import Wanted
 from llama_mgr.build.version import parsed_version
 from llama_mgr.errors import BadInputError, BusyError, CorruptStateError, InUseError, UnknownInstanceError
-from llama_mgr.instances.choice import default_name, forget_default, set_default
+from llama_mgr.instances.choice import forget_default, offer_default
 from llama_mgr.instances.damaged import builds_in_doubt
-from llama_mgr.instances.instance import LOCK_TIMEOUT_S, Instance, Instances, WantedBuild, linked_error
+from llama_mgr.instances.instance import LOCK_TIMEOUT_S, Generation, Instance, Instances, WantedBuild, linked_error
 from llama_mgr.instances.pin import Pin
 from llama_mgr.names import checked_name
 from llama_mgr.paths import Home
@@ -91,11 +91,13 @@ class Installer:
 
         Raises:
             BadNameError, NameTakenError: the name cannot be used.
+            BadInputError: `parallel` is out of range, even where nothing must be compiled.
             IntegrityError: the pinned version is another commit now.
             NameTakenError: it is a linked instance.
             LlamaMgrError: whatever `Builder.prepare` and `Builder.build` raise.
         """
         started = time.monotonic()
+        self.builder.check_parallel(parallel)
         if name is not None:
             checked_name(name, taken=self.instances.names())
         wanted = self.settled(wanted)
@@ -104,16 +106,25 @@ class Installer:
             return self._installed_as(checked_name(prepared.plan.flavour), wanted, prepared, parallel, started)
         return self._installed_as(name, wanted, None, parallel, started, pin=pin)
 
-    def update(self, name: str, version: str | None = None, parallel: int | None = None) -> Outcome:
+    def update(
+        self, name: str, version: str | None = None, parallel: int | None = None, *, ignore_python: bool = False
+    ) -> Outcome:
         """Make `name` the newest version (or `version`) of what it is, with the same recipe and options.
 
         The old build stays, and stays current if anything fails.
 
+        Args:
+            name: the instance.
+            version: what it becomes.
+            parallel: compile jobs at once.
+            ignore_python: from now on the converter gets no Python environment.
+
         Raises:
             UnknownInstanceError: there is no such instance.
-            BadInputError: it is a linked directory, which has no version to update to.
+            BadInputError: it is a linked directory, which has no version to update to; or `parallel` is out of range.
         """
         started = time.monotonic()
+        self.builder.check_parallel(parallel)
         instance = self.instances.find(name)
         if instance.linked is not None:
             raise BadInputError(
@@ -124,6 +135,8 @@ class Installer:
             wanted = msgspec.structs.replace(wanted, version=version, branch=None)
         elif not wanted.moves:
             wanted = msgspec.structs.replace(wanted, version="latest")
+        if ignore_python:
+            wanted = msgspec.structs.replace(wanted, python=False)
         return self._installed_as(name, self.settled(wanted), None, parallel, started, must_exist=True)
 
     def _installed_as(
@@ -151,28 +164,31 @@ class Installer:
                 if damage is not None:
                     self._move_aside(name, damage)
                 instance = self.instances.point(name, build, wanted)
-            became_default = default_name(self._home) is None
-            if became_default:
-                set_default(self._home, name)
+            became_default = offer_default(self._home, name, self._reporter)
         action: Literal["built", "reused", "unchanged"] = (
             "built" if was_built else "unchanged" if unchanged else "reused"
         )
         return Outcome(instance, build, action, became_default, time.monotonic() - started)
 
-    def rebuild(self, name: str, parallel: int | None = None) -> BuildRecord:
-        """Make the current build of `name` again, from the recorded commit; the caller holds the instance's lock.
+    def rebuild(self, name: str, broken: Generation, mend: str, parallel: int | None = None) -> BuildRecord:
+        """Make the build of a generation of `name` again, from its commit; the caller holds the instance's lock.
 
         The build that is there stays until the new one is whole. Nothing is compiled when all its files turn out to be
-        sound. Another compiler or recipe than then gives another build, which the instance is from now on.
+        sound. Another compiler or recipe than then gives another build, which takes its place among the generations.
+
+        Args:
+            name: the instance.
+            broken: one of its generations.
+            mend: the command that helps where its source is another commit now, and this cannot.
+            parallel: compile jobs at once.
 
         Raises:
             LlamaMgrError: as `install`; nothing changed.
         """
-        broken = self.instances.find(name).current
-        prepared = self.prepare(broken.wanted, Pin(broken.version, broken.commit))
+        prepared = self.prepare(broken.wanted, Pin(broken.version, broken.commit, mend))
         with self._claimed(prepared.plan.build_id, f"repair {name}"):
             build, _ = self.builder.build(prepared, parallel, by_hash=True)
-            self.instances.point(name, build, broken.wanted)
+            self.instances.replace_build(name, broken.build_id, build)
         return build
 
     def _existing(self, name: str) -> tuple[Instance | None, CorruptStateError | None]:
@@ -220,9 +236,10 @@ class Installer:
             self.instances.require_removable(name)
             for build_id in doomed:
                 self.builder.builds.require_ours(build_id)
-            forget_default(self._home, name)  # before the commit, so that a kill leaves no default that does not exist
+            # Before the commit, lest a kill leave a default that does not exist; and after it, for a `use` in between.
+            forget_default(self._home, name, self._reporter)
             self.instances.remove_record(name)
-            forget_default(self._home, name)  # and after it, for a `use` in between
+            forget_default(self._home, name, self._reporter)
             removed = [build_id for build_id in doomed if self._discarded(build_id, running)]
             self.instances.remove(name)  # last, so that a killed uninstall can be repeated
             return removed

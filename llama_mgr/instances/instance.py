@@ -12,6 +12,7 @@ from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.build.version import parsed_version
 from llama_mgr.errors import (
     CorruptStateError,
+    IntegrityError,
     LlamaMgrError,
     NameTakenError,
     NoPreviousBuildError,
@@ -20,6 +21,7 @@ from llama_mgr.errors import (
     UnknownInstanceError,
     UnknownToolError,
 )
+from llama_mgr.instances.own_build import checked_own_build, programs
 from llama_mgr.names import checked_name, is_name
 from llama_mgr.paths import Home, join_below
 from llama_mgr.report import Reporter
@@ -41,6 +43,8 @@ class WantedBuild(msgspec.Struct, kw_only=True, frozen=True):
     defines: dict[str, str] = {}
     targets: list[str] = []
     allow_http: bool = False
+    python: bool = True
+    """Whether the converter gets its Python environment."""
 
     @property
     def moves(self) -> bool:
@@ -186,20 +190,15 @@ class Instances:
         Raises:
             NotFoundError: the directory holds no llama.cpp program.
             NameTakenError: an instance that llama-mgr built has this name.
+            RefusedError: the directory lies in our home.
         """
         existing = self.find_or_none(name)
         if existing is not None and existing.linked is None:
             raise NameTakenError(
                 "cannot link", name, "an installed instance has this name", hint=f"llama-mgr uninstall {name}"
             )
-        if not any(is_name(program.name) for program in programs(directory)):
-            raise NotFoundError(
-                "cannot link",
-                directory,
-                "there is no llama-server in it or in its bin/",
-                hint="name the directory that holds llama-server",
-            )
-        instance = Instance(name=name, made_at=store.now_at(), linked=str(directory.resolve()))
+        own = checked_own_build(directory, self._home)
+        instance = Instance(name=name, made_at=store.now_at(), linked=str(own))
         self._commit(instance)
         return instance
 
@@ -208,13 +207,13 @@ class Instances:
 
         Raises:
             NoPreviousBuildError: there is no earlier build.
-            IntegrityError: the earlier build is damaged; nothing changed.
+            IntegrityError: the earlier build is missing or damaged; nothing changed.
         """
         instance = self.find(name)
         if len(instance.generations) < 2:  # noqa: PLR2004
             raise NoPreviousBuildError("cannot roll back", name, "it has no earlier build")
         newest, previous, *older = instance.generations
-        self._builds.check_sizes(self._builds.find(previous.build_id))
+        self.require_whole(instance, previous.build_id)
         instance.generations = [msgspec.structs.replace(previous, since=store.now_at()), newest, *older]
         self._commit(instance)
         return instance
@@ -226,12 +225,32 @@ class Instances:
             instance.generations = instance.generations[: max(keep, 1)]
             self._commit(instance)
 
-    def forget_build(self, name: str, build_id: str) -> None:
-        """Forget the earlier generations of `name` that were `build_id`; the current one stays."""
+    def replace_build(self, name: str, build_id: str, build: BuildRecord) -> None:
+        """Put `build` where `build_id` is among the generations of `name`; the caller holds the instance's lock."""
         instance = self.find(name)
-        current, *earlier = instance.generations
-        instance.generations = [current, *(one for one in earlier if one.build_id != build_id)]
+        generations: dict[str, Generation] = {}
+        for one in instance.generations:
+            now = build.build_id if one.build_id == build_id else one.build_id
+            generations.setdefault(now, msgspec.structs.replace(one, build_id=now))  # no build is there twice
+        instance.generations = list(generations.values())
         self._commit(instance)
+
+    def require_whole(self, instance: Instance, build_id: str, *, by_hash: bool = False) -> None:
+        """Check that a build of `instance` has all its files with their sizes; with `by_hash` also their sha256.
+
+        Raises:
+            IntegrityError: it is missing or damaged; `instance repair` makes it again.
+        """
+        hint = f"llama-mgr instance repair {instance.name}"
+        try:
+            record = self._builds.find(build_id)
+            (self._builds.check_hashes if by_hash else self._builds.check_sizes)(record)
+        except NotFoundError as error:
+            why = f"its build {build_id} is missing or has no record"
+            raise CorruptStateError("cannot use the instance", instance.name, why, hint=hint) from error
+        except IntegrityError as error:
+            error.hint = hint
+            raise
 
     def remove_record(self, name: str) -> None:
         """Remove the record of `name`, which is the commit of an uninstall, then its link. Damaged records go, too.
@@ -303,12 +322,14 @@ class Instances:
 
         Raises:
             UnknownToolError: this build has no such program; the nearest is named.
+            IntegrityError: it had one when it was made.
         """
         known = {path.name: path for path in programs(self.prefix(instance))}
         if instance.linked is None:
             record = self.build_of(instance)
             bin_dir = self.prefix(instance) / "bin"
-            known |= {canonical: bin_dir / program for canonical, program in record.programs.items()}
+            recorded = {program: program for program in record.programs.values()} | record.programs
+            known |= {called: bin_dir / program for called, program in recorded.items()}
         path = known.get(name) or known.get(f"llama-{name}")
         if path is None:
             raise UnknownToolError(
@@ -317,6 +338,8 @@ class Instances:
                 f"it has {', '.join(sorted(known)) or 'none'}",
                 hint=did_you_mean(name, known),
             )
+        if instance.linked is None and not path.is_file():
+            self.require_whole(instance, instance.current.build_id)
         return path
 
     def link_of(self, instance: Instance) -> Path:
@@ -352,16 +375,3 @@ def _is_own_link(entry: Path) -> bool:
     """Tell whether `entry` is `current`, or what a killed process left of a new one."""
     is_ours = entry.name == "current" or (entry.name.startswith(".current.") and entry.name.endswith(".tmp"))
     return is_ours and entry.is_symlink()
-
-
-def programs(prefix: Path) -> list[Path]:
-    """Return the llama.cpp programs in `prefix` or its `bin/`."""
-    found = [path for place in (prefix / "bin", prefix) if place.is_dir() for path in place.iterdir()]
-    return [
-        path
-        for path in found
-        if path.is_file()
-        and (path.name.startswith("llama") or "rpc-server" in path.name)
-        and ".so" not in path.name
-        and path.stat().st_mode & 0o111
-    ]

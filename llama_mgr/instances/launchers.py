@@ -6,7 +6,8 @@ from pathlib import Path
 
 from llama_mgr import store
 from llama_mgr.errors import UnknownInstanceError
-from llama_mgr.instances.instance import Instances, programs
+from llama_mgr.instances.instance import Instances
+from llama_mgr.instances.own_build import programs
 from llama_mgr.paths import Home, join_below
 
 _SIGN = "# Written by `llama-mgr shims`; changes are lost."

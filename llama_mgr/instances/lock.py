@@ -12,6 +12,7 @@ from llama_mgr.errors import CorruptStateError, NotFoundError, OutOfDateError
 from llama_mgr.instances.installation import Installer
 from llama_mgr.instances.manifest import ManifestFile
 from llama_mgr.instances.pin import Pin
+from llama_mgr.process import argv_words
 from llama_mgr.settings import Settings
 
 LOCK_NAME = "llama-mgr.lock"
@@ -33,11 +34,6 @@ class LockedInstance(msgspec.Struct, frozen=True, kw_only=True):
     source_kind: str
     location: str
 
-    @property
-    def pin(self) -> Pin:
-        """The exact source."""
-        return Pin(self.version, self.commit)
-
 
 class LockFile(msgspec.Struct, kw_only=True):
     """The whole file."""
@@ -51,14 +47,14 @@ class LockFile(msgspec.Struct, kw_only=True):
             OutOfDateError: the lock file does not know this manifest as it is now.
         """
         locked = {one.name: one for one in self.instances}.get(file.manifest.name)
-        hint = "lock it again with `llama-mgr instance lock`"
+        hint = f"lock it again with `{_lock_command(file.path.parent)}`"
         if locked is None:
             raise OutOfDateError("cannot use the lock file for", file.path, f"{LOCK_NAME} does not list it", hint=hint)
         if locked.manifest_sha256 != file.sha256:
             raise OutOfDateError(
                 "cannot use the lock file for", file.path, f"the manifest was changed after {LOCK_NAME}", hint=hint
             )
-        return locked.pin
+        return Pin(locked.version, locked.commit, f"if that is right, {hint}")
 
 
 def read_lock(directory: Path) -> LockFile:
@@ -74,10 +70,10 @@ def read_lock(directory: Path) -> LockFile:
         return store.read_document(path, _KIND, LockFile)
     except NotFoundError as error:
         raise OutOfDateError(
-            "cannot use the lock file", path, "there is none", hint="make it with `llama-mgr instance lock`"
+            "cannot use the lock file", path, "there is none", hint=f"make it with `{_lock_command(directory)}`"
         ) from error
     except CorruptStateError as error:
-        error.hint = "make it again with `llama-mgr instance lock`"
+        error.hint = f"make it again with `{_lock_command(directory)}`"
         raise
 
 
@@ -96,6 +92,10 @@ def write_lock(directory: Path, files: Sequence[ManifestFile], installer: Instal
     document = LockFile(instances=locked)
     store.write_document(directory / LOCK_NAME, _KIND, document, mode=_PUBLIC_MODE)
     return document
+
+
+def _lock_command(directory: Path) -> str:
+    return argv_words(["llama-mgr", "instance", "lock", directory])
 
 
 def _locked(file: ManifestFile, source: Source) -> LockedInstance:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from llama_mgr.build.version import checked_ref, parsed_version
+from llama_mgr.build.source import Wanted, checked_version
+from llama_mgr.build.version import parsed_version
 from llama_mgr.errors import BadConfigError, BadInputError, NotFoundError, StorageError
 from llama_mgr.instances.choice import PROJECT_FILE_NAME
 from llama_mgr.instances.instance import WantedBuild
@@ -20,6 +21,13 @@ from llama_mgr.toml_file import LIMIT_BYTES, parsed_toml
 DEFAULT_DIR_NAME = "instances"
 _SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 _RELATIVE = ("./", "../")
+# What `checked_version` refuses, for editors. A version that begins like a path is one, because no ref may begin so.
+_CONTRADICTIONS = [
+    {"required": ["version", "branch"], "properties": {"version": {"not": {"const": "latest"}}}},
+    {"required": ["version", "repo-url"], "properties": {"version": {"pattern": "^[/.~]"}}},
+    {"required": ["source", "branch"], "properties": {"source": {"const": "snapshot"}}},
+    {"required": ["source", "repo-url"], "properties": {"source": {"const": "snapshot"}}},
+]
 
 Name = Annotated[
     str, msgspec.Meta(pattern=f"^{NAME_FORM}$", description="Lower-case letters, digits, '.', '_' and '-'; at most 64.")
@@ -61,14 +69,20 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, froze
         """Return what `install` is asked for; `settings` fill in what the manifest leaves out."""
         return WantedBuild(
             version=self.version,
-            repo_url=self.repo_url or settings.source.repo_url or None,
+            repo_url=self.repo_url or self._usual_repository(settings),
             branch=self.branch,
             source=self.source,
             recipe=self.arch or settings.default_arch,
             parts=sorted(set(self.parts)),
             defines={name: _define_text(value) for name, value in self.defines.items()},
             targets=list(self.targets),
+            python=self.python,
         )
+
+    def _usual_repository(self, settings: Settings) -> str | None:
+        """Return the repository of the settings; None for what comes from no repository."""
+        is_from_git = self.source != "snapshot" and parsed_version(self.version).kind != "path"
+        return settings.source.repo_url or None if is_from_git else None
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,8 @@ def schema() -> dict[str, Any]:
     """Return the JSON schema of manifests, for editors; shipped as `instances/instance.schema.json`."""
     document = msgspec.json.schema(Manifest)
     body = document["$defs"]["Manifest"]
-    return {"$schema": _SCHEMA_URL, **body, "title": "A llama-mgr instance manifest"}
+    contradictions = {"not": {"anyOf": _CONTRADICTIONS}}
+    return {"$schema": _SCHEMA_URL, **body, **contradictions, "title": "A llama-mgr instance manifest"}
 
 
 def _checked(manifest: Manifest, path: Path) -> Manifest:
@@ -149,9 +164,7 @@ def _checked(manifest: Manifest, path: Path) -> Manifest:
             checked_define_name(define)
         for value in manifest.defines.values():
             _check_define_value(value)
-        parsed_version(manifest.version)
-        if manifest.branch is not None:
-            checked_ref(manifest.branch)
+        checked_version(Wanted(manifest.version, manifest.repo_url, manifest.branch, manifest.source))
     except BadInputError as error:
         raise BadConfigError("cannot read", path, error.message, hint=error.hint) from error
     if manifest.version in {".", ".."} or manifest.version.startswith(_RELATIVE):

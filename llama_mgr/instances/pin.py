@@ -18,6 +18,8 @@ class Pin:
     version: str
     commit: str
     """40 hex digits, `snapshot:<sha256>` or `tree:<sha256>`, as in `Source.commit`."""
+    mend: str
+    """What to do when the version stands for another commit now."""
 
     def applied_to(self, wanted: WantedBuild) -> WantedBuild:
         """Return `wanted` so that locating its source finds this commit, whatever its branch or `latest` is now."""
@@ -39,10 +41,10 @@ class Pin:
         """
         if prepared.source.commit != self.commit:
             raise IntegrityError(
-                "cannot use the locked version",
+                "cannot find the recorded commit of",
                 self.version,
                 f"it is {prepared.source.commit[:21]} now, not {self.commit[:21]}",
-                hint="if that is right, lock it again with `llama-mgr instance lock`",
+                hint=self.mend,
             )
         return dataclasses.replace(
             prepared,

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from llama_mgr.errors import CorruptStateError, IntegrityError, LlamaMgrError, NotFoundError
-from llama_mgr.instances.installation import Installer, Outcome, Running
+from llama_mgr.instances.installation import Installer, Running
 from llama_mgr.instances.instance import Instance, WantedBuild
 from llama_mgr.instances.lock import LockFile
 from llama_mgr.instances.manifest import ManifestFile
@@ -69,26 +69,31 @@ class Sync:
         return found + [Step(name, "surplus", "no manifest lists it", None) for name in surplus]
 
     def install(
-        self, step: Step, parallel: int | None = None, after: Callable[[Outcome, ManifestFile], None] | None = None
+        self, step: Step, parallel: int | None = None, after: Callable[[Instance], object] | None = None
     ) -> Done:
         """Make the instance of `step` what its manifest says; a failure is returned, not raised.
 
         Args:
             step: what `steps` returned.
             parallel: compile jobs at once.
-            after: called when the instance is right, to make what belongs to it.
+            after: called when the instance is right, even if it was before, to make what belongs to it.
         """
-        if step.file is None or step.state == "equal":
+        if step.file is None:
             return Done(step.name, "unchanged", step.why)
-        wanted = step.file.manifest.wanted(self._settings)
         try:
-            outcome = self._installer.install(step.name, wanted, parallel, step.pin)
+            if step.state == "equal":
+                instance = self._installer.instances.find(step.name)
+                done = Done(step.name, "unchanged", step.why)
+            else:
+                wanted = step.file.manifest.wanted(self._settings)
+                outcome = self._installer.install(step.name, wanted, parallel, step.pin)
+                instance, plan = outcome.instance, outcome.build.plan
+                done = Done(step.name, outcome.action, f"{plan.version} ({plan.commit[:12]})")
             if after is not None:
-                after(outcome, step.file)
+                after(instance)
         except LlamaMgrError as error:
             return Done(step.name, "failed", error.message, error)
-        plan = outcome.build.plan
-        return Done(step.name, outcome.action, f"{plan.version} ({plan.commit[:12]})")
+        return done
 
     def remove(self, step: Step, running: Running) -> Done:
         """Uninstall a surplus instance; a failure is returned, not raised."""

@@ -3,13 +3,22 @@
 Torch is always a CPU build: converting needs no GPU, and the GPU builds bring gigabytes.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from llama_mgr.errors import BusyError, CorruptStateError, NewerStateError, NotFoundError, RefusedError, RemoteError
+from llama_mgr.build.record import Builds
+from llama_mgr.errors import (
+    BusyError,
+    CorruptStateError,
+    LlamaMgrError,
+    NewerStateError,
+    NotFoundError,
+    RefusedError,
+    RemoteError,
+)
 from llama_mgr.locks import held_lock
 from llama_mgr.make.requirements import Requirements, read_requirements
 from llama_mgr.make.resolution import Resolution, Uv, resolve
@@ -18,7 +27,7 @@ from llama_mgr.report import Reporter
 from llama_mgr.staging import discard, mark, staging
 from llama_mgr.store import now_at, publish, read_document, require_free, write_document
 
-__all__ = ["Environment", "Environments", "Requirements", "read_requirements"]
+__all__ = ["Environment", "Environments", "Requirements", "digests_in_use", "read_requirements"]
 
 _KIND = "environment"
 _NAME_DIGITS = 16
@@ -56,6 +65,10 @@ class Environment:
 class Environments:
     """The environments below `home.environments_dir`.
 
+    A build on disk is what keeps an environment: there is no other note of who uses it. So `ensure` is called for
+    builds that are on disk, and looks for the environment under its lock; `discard_unused` looks at the builds under
+    the same lock. Whoever comes second sees what the first one did, and no environment that was just handed out goes.
+
     Args:
         home: whose environments.
         uv: the uv program.
@@ -89,6 +102,8 @@ class Environments:
     def ensure(self, wanted: Requirements) -> Environment:
         """Return the environment of `wanted`, and make it first if it is missing.
 
+        It stays for as long as a build needs it; the build for which this is called must be on disk already.
+
         On disk afterwards: the whole environment below `home.environments_dir`, or, after an error, nothing new.
 
         Raises:
@@ -97,30 +112,33 @@ class Environments:
             MissingToolsError: uv or the running interpreter cannot be used.
             StorageError: the disk is full or failing.
         """
-        found = self.find(wanted)
-        if found:
-            return found
         name = wanted.digest[:_NAME_DIGITS]
         with held_lock(self._home, f"environment-{name}", "make a converter environment", self._reporter):
             return self.find(wanted) or self._made(wanted)
 
-    def remove_unused(self, used_digests: Collection[str]) -> list[Path]:
-        """Delete the environments whose digest is not in `used_digests`; return where they were.
-
-        Environments that another process is making, and directories that are not ours, are left alone.
-        """
+    def unused(self, used_digests: Collection[str]) -> list[Path]:
+        """Return the directories below `home.environments_dir` that none of `used_digests` stands for, sorted."""
         used = {digest[:_NAME_DIGITS] for digest in used_digests}
-        removed = []
-        for path in sorted(self._home.environments_dir.glob("*")):
-            if path.name in used:
-                continue
-            try:
-                with held_lock(self._home, f"environment-{path.name}", "delete it", self._reporter, timeout_s=0):
-                    discard(self._home, path, path.name)
-                removed.append(path)
-            except (BusyError, RefusedError, NewerStateError) as error:
-                self._reporter.warn(f"kept {path}: {error}")
-        return removed
+        return sorted(path for path in self._home.environments_dir.glob("*") if path.name not in used)
+
+    def discard_unused(self, path: Path, used_digests: Callable[[], Collection[str]]) -> bool:
+        """Delete an environment unless it is used or somebody makes it just now; tell whether it was deleted.
+
+        Directories that are not ours are left alone, too.
+
+        Args:
+            path: one of `unused`.
+            used_digests: returns what the builds on disk need at that moment; asked under the environment's lock.
+        """
+        try:
+            with held_lock(self._home, f"environment-{path.name}", "delete it", self._reporter, timeout_s=0):
+                if path not in self.unused(used_digests()):
+                    return False
+                discard(self._home, path, path.name)
+        except (BusyError, RefusedError, NewerStateError) as error:
+            self._reporter.warn(f"kept {path}: {error}")
+            return False
+        return True
 
     def _made(self, wanted: Requirements) -> Environment:
         self._reporter.step("make the converter's Python environment")
@@ -160,3 +178,24 @@ class Environments:
         self._uv.install(
             staged / "bin" / "python", resolution.file, resolution.torch_arguments, log_file, self._reporter
         )
+
+
+def digests_in_use(builds: Builds, without: Collection[str] = ()) -> set[str]:
+    """Return the digests of what the converters of all builds on disk require, but those of `without`.
+
+    Raises:
+        CorruptStateError: a build is damaged, so that nobody can tell.
+    """
+    used = set()
+    for build_id in builds.ids():
+        if build_id in without:
+            continue
+        try:
+            record = builds.find(build_id)
+            if record.converter_requirements is not None:
+                convert_dir = builds.directory(build_id) / "convert"
+                used.add(read_requirements(convert_dir, record.converter_requirements).digest)
+        except LlamaMgrError as error:
+            why = f"of {build_id} one cannot tell: {error.message}"
+            raise CorruptStateError("cannot find the unused converter environments", None, why) from error
+    return used

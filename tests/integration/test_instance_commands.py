@@ -1,6 +1,7 @@
 """`instance …` on the real command line, with real builds of the tiny project."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_repair_and_rollback_and_gc(cli: Cli, team: Path, home: Home) -> None:
     assert not any(home.staging_dir.iterdir())
     assert not any(home.trash_dir.iterdir())
     assert "main is linked" not in cli.done("instance", "list").stdout
-    cli.done("instance", "link", "mine", program.parent.parent.parent / answer["to"]["build_id"])
+    own = shutil.copytree(home.builds_dir / answer["to"]["build_id"], home.root.parent / "own")
+    cli.done("instance", "link", "mine", own)
     assert "11401" in version_of(cli, "mine")
     cli.done("uninstall", "mine")
     assert "11401" in version_of(cli, "main")

@@ -5,40 +5,23 @@ import platform
 import shutil
 import subprocess
 import sys
-import zipfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from llama_mgr.errors import ChildFailedError, RemoteError
+from llama_mgr.build.record import Builds
+from llama_mgr.errors import ChildFailedError, CorruptStateError, RemoteError
 from llama_mgr.locks import held_lock
-from llama_mgr.make.python_env import Environments
+from llama_mgr.make.python_env import Environment, Environments, digests_in_use
 from llama_mgr.make.requirements import requirement_set
 from llama_mgr.paths import Home
 from tests.tools.listener import Listener
+from tests.tools.shelf_build import plan_of, publish_build
+from tests.tools.wheel_index import index, wheel
 
 UV = Path(shutil.which("uv") or Path(sys.executable).with_name("uv"))
 HERE = f"cp{sys.version_info.major}{sys.version_info.minor}-linux_{platform.machine()}"
-
-
-def wheel(place: Path, name: str, version: str, tag: str = "py3-none-any", needs: tuple[str, ...] = ()) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    requires = "".join(f"Requires-Dist: {line}\n" for line in needs)
-    with zipfile.ZipFile(place / f"{name}-{version}-{tag}.whl", "w") as archive:
-        archive.writestr(f"{name}.py", f"VERSION = {version!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
-        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
-        archive.writestr(f"{info}/RECORD", "")
-
-
-def index(tmp_path: Path) -> Path:
-    """Return the root of an index whose projects are directories of wheels."""
-    root = tmp_path / "simple"
-    for place in root.iterdir():
-        links = "".join(f'<a href="{file.name}">{file.name}</a>' for file in place.glob("*.whl"))
-        (place / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
-    return root
 
 
 @pytest.fixture
@@ -149,9 +132,49 @@ def test_unused_environments_go_and_foreign_or_busy_ones_stay(home: Home, listen
     keep, drop, busy = (rooms.ensure(requirement_set([name])) for name in ("keep", "drop", "busy"))
     foreign = home.environments_dir / "foreign"
     foreign.mkdir()
+    assert rooms.unused({keep.digest}) == sorted([drop.path, busy.path, foreign])
     with held_lock(home, f"environment-{busy.path.name}", "test", listener):
-        assert rooms.remove_unused({keep.digest}) == [drop.path]
+        gone = [path for path in rooms.unused({keep.digest}) if rooms.discard_unused(path, lambda: {keep.digest})]
+    assert gone == [drop.path]
     assert keep.path.exists()
     assert busy.path.exists()
     assert foreign.exists()
     assert not drop.path.exists()
+
+
+def test_what_was_unused_a_moment_ago_is_asked_again(home: Home, listener: Listener, tmp_path: Path) -> None:
+    (tmp_path / "simple").mkdir()
+    rooms, wanted = environments(home, listener, tmp_path), requirement_set([])
+    (path,) = [rooms.ensure(wanted).path]
+    assert rooms.unused(set()) == [path]
+    publish_build(home, plan_of(1), requirements="")  # an install was faster
+    assert not rooms.discard_unused(path, lambda: digests_in_use(Builds(home)))
+    assert rooms.find(wanted) is not None
+
+
+def test_an_environment_that_is_being_deleted_is_not_handed_out(home: Home, listener: Listener, tmp_path: Path) -> None:
+    """Between the last look at the builds and the deletion an install may come: it waits, and makes a new one."""
+    (tmp_path / "simple").mkdir()
+    rooms, wanted = environments(home, listener, tmp_path), requirement_set([])
+    path = rooms.ensure(wanted).path
+    made: list[Environment] = []
+    install = threading.Thread(target=lambda: made.append(rooms.ensure(wanted)))
+
+    def nothing_is_used() -> set[str]:
+        install.start()
+        install.join(0.3)
+        assert made == []
+        return set()
+
+    assert rooms.discard_unused(path, nothing_is_used)
+    install.join(30)
+    assert made == [rooms.find(wanted)]
+
+
+def test_a_damaged_build_may_need_any_environment(home: Home) -> None:
+    build = publish_build(home, plan_of(1), requirements="demo")
+    assert digests_in_use(Builds(home)) == {requirement_set(["demo"]).digest}
+    assert digests_in_use(Builds(home), without=[build.build_id]) == set()
+    (Builds(home).directory(build.build_id) / "build.json").write_text("{")
+    with pytest.raises(CorruptStateError, match=build.build_id):
+        digests_in_use(Builds(home))

@@ -85,13 +85,12 @@ def test_nothing_in_it_points_outside(real_cli: Cli) -> None:
         assert "staging" not in said
 
 
-def test_the_converter_has_an_environment_or_the_reason_is_said(real_cli: Cli) -> None:
+def test_the_converter_has_an_environment(real_cli: Cli) -> None:
     answer = real_cli.done("install", "new", f"b{NEW}", "--arch", "cpu", "--json", timeout_s=900)
     environment = json.loads(answer.stdout)["converter_environment"]
-    if environment is None:
-        assert "no converter environment yet" in answer.stderr
-        assert "torch" in answer.stderr or "package" in answer.stderr
-        return
+    if environment is None and "cannot find a CPU build of torch" in answer.stderr:
+        pytest.skip("neither torch's CPU index can be reached, nor does UV_FIND_LINKS name a folder with its wheel")
+    assert environment is not None, answer.stderr
     installed = [path.name for path in Path(environment).glob("lib/python*/site-packages/*.dist-info")]
     assert not [name for name in installed if name.startswith("nvidia")]
     script = (

@@ -23,7 +23,8 @@ from llama_mgr.errors import (
 )
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from llama_mgr.settings import Settings
+from llama_mgr.settings import BuildSettings, Settings
+from tests.tools.fake_program import make_program
 from tests.tools.http_server import Quiet, serving
 from tests.tools.listener import Listener
 from tests.tools.scratch_repository import Scratch, git_config
@@ -203,8 +204,28 @@ def test_without_git_the_tool_is_named(home: Home, environ: dict[str, str], tmp_
     (tmp_path / "bin").mkdir()
     lonely = Sources(home, {**environ, "PATH": str(tmp_path / "bin")}, SilentReporter(), Settings())
 
-    with pytest.raises(MissingToolsError, match="git is not installed"):
+    with pytest.raises(MissingToolsError, match="cannot find the tool 'git'") as caught:
         lonely.locate(Wanted("b1", repo_url="file:///x"))
+    assert caught.value.hint == "install git, or use --source snapshot"
+
+
+@pytest.mark.parametrize("git", ["/nonexistent/git", "git", "/etc"])
+def test_a_chosen_git_that_is_no_program_is_a_missing_tool(home: Home, environ: dict[str, str], git: str) -> None:
+    settings = Settings(build=BuildSettings(tools={"git": git}))
+    sources = Sources(home, environ, SilentReporter(), settings)
+    with pytest.raises(MissingToolsError, match=f"build.tools.git names {git}") as caught:
+        sources.locate(Wanted("b1", repo_url="file:///x"))
+    assert (caught.value.hint or "").startswith("llama-mgr config set build.tools.git ")
+
+
+def test_a_chosen_git_is_the_one_that_runs(
+    home: Home, environ: dict[str, str], tmp_path: Path, tiny_repository: TinyRepository
+) -> None:
+    real = shutil.which("git", path=environ["PATH"])
+    git = make_program(tmp_path / "own", "git", script=f'touch {tmp_path / "ran"}; exec {real} "$@"')
+    sources = Sources(home, environ, SilentReporter(), Settings(build=BuildSettings(tools={"git": str(git)})))
+    assert sources.locate(Wanted("b11401", repo_url=tiny_repository.url)).version == "b11401"
+    assert (tmp_path / "ran").exists()
 
 
 def test_what_was_fetched_once_needs_no_network(

@@ -33,14 +33,21 @@ def plan_of(number: int = 1, recipe: str = "cpu", **changes: str) -> Plan:
     )
 
 
-def publish_build(home: Home, plan: Plan) -> BuildRecord:
-    """Publish a build of `plan` whose only program is a shell script that says its number."""
+def publish_build(home: Home, plan: Plan, requirements: str | None = None) -> BuildRecord:
+    """Publish a build of `plan` whose only program is a shell script that says its number.
+
+    With the text of a `requirements` file, it has a converter, too.
+    """
     with staging.staging(home, "test") as staged:
         prefix = staged / "prefix"
         (prefix / "bin").mkdir(parents=True)
         program = prefix / "bin" / "llama-server"
         program.write_text(f"#!/bin/sh\necho version: {plan.build_number}\n")
         program.chmod(0o755)
+        if requirements is not None:
+            (prefix / "convert").mkdir()
+            (prefix / "convert" / "convert_hf_to_gguf.py").touch()
+            (prefix / "convert" / "requirements.txt").write_text(requirements)
         staging.mark(prefix, of=plan.build_id)
         record = BuildRecord(
             build_id=plan.build_id,
@@ -53,8 +60,8 @@ def publish_build(home: Home, plan: Plan) -> BuildRecord:
             cache_hits=0,
             cache_misses=0,
             programs={"server": "llama-server"},
-            converter=None,
-            converter_requirements=None,
+            converter=None if requirements is None else "convert_hf_to_gguf.py",
+            converter_requirements=None if requirements is None else "requirements.txt",
             capabilities=Capabilities(),
             files=recorded_files(prefix),
         )

@@ -169,7 +169,6 @@ def test_nothing_built_tells_nothing(tmp_path: Path, environ: dict[str, str]) ->
     assert not found.has_converter
     assert (found.server_flags, found.quant_types, found.loader_architectures, found.devices) == ([], [], [], [])
     assert found.imatrix_format == ""
-    assert found.server_flag("--flash-attn") is None
 
 
 def test_programs_that_do_not_start_tell_nothing(tmp_path: Path, environ: dict[str, str]) -> None:

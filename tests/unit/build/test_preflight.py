@@ -7,7 +7,7 @@ import pytest
 
 from llama_mgr.build import preflight
 from llama_mgr.build.host import Host
-from llama_mgr.build.resolve import Resolved
+from llama_mgr.build.resolve import Resolved, Setting
 from llama_mgr.build.toolchain import Toolchain
 from llama_mgr.errors import BadInputError, NoSpaceError, StorageError
 from llama_mgr.paths import Home
@@ -32,13 +32,14 @@ def test_jobs_by_cores_and_free_memory(cores: int, free_bytes: int, job_memory_m
 
 @pytest.mark.parametrize("asked", [1, 8, 32])
 def test_asked_jobs_within_the_cap_are_taken(asked: int) -> None:
+    assert preflight.checked_jobs(asked, HOST, "--parallel") == asked
     assert preflight.jobs(HOST, 3072, asked) == asked
 
 
 @pytest.mark.parametrize("asked", [0, -3, 33, 10**9])
 def test_asked_jobs_beyond_the_cap_are_refused(asked: int) -> None:
     with pytest.raises(BadInputError, match=rf"--parallel '{asked}': 1 to 32 are allowed .* 8 cores"):
-        preflight.jobs(HOST, 0, asked)
+        preflight.checked_jobs(asked, HOST, "--parallel")
 
 
 def check(
@@ -66,13 +67,13 @@ def test_full_disk_is_refused_with_both_numbers(home: Home) -> None:
 
 
 def test_what_is_built_without_a_gpu_is_said(home: Home) -> None:
-    notes = check(
-        home, facts={"gpu.archs": "75-virtual", "cuda.host-cxx": "/usr/bin/g++-13", "cuda.gcc-max": "13"}
-    ).notes
-    assert notes == [
-        "no GPU of this kind is here: building for 75-virtual",
-        "nvcc uses /usr/bin/g++-13: it accepts gcc up to 13",
-    ]
+    facts = {"gpu.archs": "75-virtual", "cuda.host-cxx": "/usr/bin/g++-13", "cuda.gcc-max": "13"}
+    by_recipe = {"CMAKE_CUDA_ARCHITECTURES": Setting("CMAKE_CUDA_ARCHITECTURES", "75-virtual", "cuda")}
+    about_nvcc = "nvcc uses /usr/bin/g++-13: it accepts gcc up to 13"
+    notes = check(home, dataclasses.replace(RESOLVED, defines=by_recipe), facts=facts).notes
+    assert notes == ["no GPU of this kind is here: building for 75-virtual", about_nvcc]
+    by_user = {"CMAKE_CUDA_ARCHITECTURES": Setting("CMAKE_CUDA_ARCHITECTURES", "80", "--define")}
+    assert check(home, dataclasses.replace(RESOLVED, defines=by_user), facts=facts).notes == [about_nvcc]
 
 
 def test_little_memory_is_a_warning(home: Home) -> None:

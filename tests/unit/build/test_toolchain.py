@@ -170,6 +170,19 @@ def test_everything_missing_is_named_in_one_error(tmp_path: Path) -> None:
     assert words == f"oneAPI for {toolchain.facts['tool.cmake.version']}, not version"
 
 
+@pytest.mark.parametrize("name", ["glslc", "c"])
+def test_a_chosen_tool_that_is_no_program_is_mended_by_another_choice(bin_dir: Path, name: str) -> None:
+    chain = 'tool = [{name = "glslc", find = ["path:glslc"], packages = {apt = ["glslc"]}, optional = OPTIONAL}]'
+    toolchain = found(
+        chain.replace("OPTIONAL", "false" if name == "glslc" else "true"), path_of(bin_dir), **{name: "/nonexistent"}
+    )
+    with pytest.raises(MissingToolsError, match=f"build.tools.{name} names /nonexistent") as raised:
+        require_all(toolchain)
+    assert (
+        raised.value.hint == f"llama-mgr config set build.tools.{name} /PATH/OF/{name}, or remove it from config.toml"
+    )
+
+
 def test_nothing_missing_is_silent(bin_dir: Path) -> None:
     toolchain = found('tool = [{name = "cmake", find = ["bundled:cmake"]}]', path_of(bin_dir))
     assert set(toolchain.tools) == {"cmake", "c", "c++"}

@@ -1,7 +1,9 @@
 """Bad inputs 27-38: places, tools, terminals and the command line itself."""
 
+import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -124,8 +126,10 @@ def test_row_34_poor_terminals(world: World, extra: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "redirect", [">&-", "2>&-", ">&- 2>&-", "| head -1", "</dev/null >/dev/full"], ids=lambda text: f"row-34-{text}"
 )
-@pytest.mark.parametrize("words", ["instance list", "instance show main --json"])
-def test_row_34_output_that_goes_nowhere(world: World, redirect: str, words: str) -> None:
+@pytest.mark.parametrize("words", ["instance list", "instance show main --json", "recipe show cuda", "install --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_row_34_output_that_goes_nowhere(world: World, redirect: str, words: str, unbuffered: str) -> None:
+    world.environ["PYTHONUNBUFFERED"] = unbuffered
     command = " ".join(map(str, world.cli.argv())) + f" {words} {redirect}"
     ended = subprocess.run(
         ["/bin/sh", "-c", command], env=world.environ, cwd=world.cli.cwd, capture_output=True, timeout=60, check=False
@@ -133,3 +137,26 @@ def test_row_34_output_that_goes_nowhere(world: World, redirect: str, words: str
     assert ended.returncode in ({10} if "/dev/full" in redirect else {0})
     assert b"Traceback" not in ended.stderr
     assert b"Exception ignored" not in ended.stderr
+    assert b"bug" not in ended.stderr
+
+
+def test_json_is_json_whatever_stdout_can_encode(world: World) -> None:
+    refused = world.cli("use", "é\x1b", "--json", PYTHONIOENCODING="ascii")
+    assert "é" in json.loads(refused.stdout)["error"]["message"]
+
+
+def test_names_of_directories_cannot_command_the_terminal(world: World, tmp_path: Path) -> None:
+    (tmp_path / "ev\x1b[31mil" / "bin").mkdir(parents=True)
+    program = tmp_path / "ev\x1b[31mil" / "bin" / "llama-server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    world.cli.done("instance", "link", "mine", program.parent.parent)
+    for words in (["list"], ["show", "mine"], ["which", "-i", "mine"]):
+        said = world.cli.done("instance", *words)
+        assert "ev\\x1b[31mil" in said.stdout
+        assert "\x1b" not in said.stdout + said.stderr
+    refused = world.cli("update", "mine")
+    assert "ev\\x1b[31mil" in refused.stderr
+    assert "\x1b" not in refused.stderr
+    path = world.cli.done("instance", "which", "-i", "mine", "--path").stdout
+    assert Path(path.rstrip("\n")) == program.parent.parent

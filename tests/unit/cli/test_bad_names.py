@@ -8,9 +8,26 @@ import unicodedata
 
 import pytest
 
+from llama_mgr.build.builder import Builder, Request
+from llama_mgr.build.source import Wanted
+from llama_mgr.report import SilentReporter
+from llama_mgr.settings import Settings
 from tests.tools.bad_input import Case, World, assert_refused, case
+from tests.tools.shelf_build import publish_build
 
 FORM = "[a-z0-9][a-z0-9._-]{0,63}"
+BUILT = ("b11401", "--arch", "cpu", "--repo-url", "TINY", "--ignore-python")
+
+
+def build_exists(world: World) -> None:
+    """Publish the build that `install x BUILT` makes, and a manifest that asks for nothing else."""
+    builder = Builder(world.home, Settings(), world.environ, SilentReporter())
+    publish_build(world.home, builder.prepare(Request(Wanted("b11401", world.repository.url))).plan)
+    text = f'name = "main"\nversion = "b11401"\narch = "cpu"\nrepo-url = "{world.repository.url}"\n'
+    (world.root / "team").mkdir()
+    (world.root / "team" / "main.toml").write_text(text)
+
+
 NAMES = [
     case(1, "leaves", "install", "../../etc", status=2, says=(FORM, "'../../etc'")),
     case(2, "absolute", "install", "/abs", status=2, says=FORM),
@@ -65,6 +82,22 @@ NAMES = [
         case(15, f"parallel{number}", "install", "x", "--parallel", number, status=2, says="parallel")
         for number in ("0", "-3", "1e9", "abc", "1000000000")
     ],
+    *[
+        case(15, f"nothing-to-compile-{words[0]}", *words, "-j", "0", status=2, says=("--parallel '0'", "1 to "),
+             before=build_exists)
+        for words in (("install", "x", *BUILT), ("instance", "sync", "ROOT/team"))
+    ],
+    *[
+        case(15, f"only-looks-{words[-1].strip('-')}", *words, "-j", "0", status=2, says="--parallel '0'")
+        for words in (
+            ("install", "x", *BUILT, "--pull-only"), ("install", "x", *BUILT, "--dry-run"),
+            ("update", "main"), ("instance", "repair", "main"), ("instance", "repair", "main", "--check"),
+        )
+    ],
+    case(15, "variable", "install", "x", status=2, says=("LLAMA_MGR_BUILD_PARALLEL '5000'", "1 to ", "unset"),
+         extra=(("LLAMA_MGR_BUILD_PARALLEL", "5000"),)),
+    case(15, "setting", "install", "x", status=2, says=("build.parallel '5000'", "llama-mgr config set build.parallel"),
+         before=lambda world: world.config.write_text("[build]\nparallel = 5000\n")),
     case(16, "unknown-arch", "install", "x", "--arch", "nope", "--repo-url", "TINY", status=3, says="'nope'"),
     case(16, "near-arch", "install", "x", "--arch", "vulcan", "--repo-url", "TINY",
          status=3, says="did you mean 'vulkan'?"),
@@ -85,3 +118,11 @@ def test_refused_as_json(world: World) -> None:
     document = world.cli.json("install", "a\x1bb", status=2)
     assert document["error"]["code"] == "bad_name"
     assert document["error"]["exit"] == 2
+
+
+def test_row_15_stands_before_the_clone_and_a_build_that_exists_is_used(world: World) -> None:
+    words = ("install", "x", *BUILT[:3], "--repo-url", world.repository.url, "--ignore-python", "--parallel")
+    assert world.cli(*words, "0").status == 2
+    assert not world.home.source_dir.exists()
+    build_exists(world)
+    assert world.cli.json(*words, "1")["action"] == "reused"

@@ -27,6 +27,7 @@ import pytest
 
 from llama_mgr import locks
 from tests.tools.bad_input import Case, World, assert_refused, case, server_runs_main
+from tests.tools.fake_program import make_program
 from tests.tools.shelf_build import plan_of, program_of
 
 
@@ -134,6 +135,19 @@ def test_row_50_the_list_shows_the_others_and_warns(world: World) -> None:
     assert "main" in answer.stdout
     assert "broken.json" in answer.stderr
     assert (world.home.instances_dir / "broken.json").read_bytes() == b"{"
+
+
+def test_row_50_a_damaged_default_stops_only_who_needs_it(world: World) -> None:
+    file = world.home.root / "default-instance.json"
+    file.write_text("junk")
+    refused = world.cli("exec", "llama-server")
+    assert (refused.status, "llama-mgr use NAME" in refused.stderr) == (5, True), refused.stderr
+    assert world.cli.json("instance", "show", "main")["default"] is False
+    make_program(world.root / "own", "llama-server")
+    assert world.cli.json("instance", "link", "own", world.root / "own")["default"] is True
+    file.write_text("junk")
+    assert world.cli.json("uninstall", "main")["removed"] == "main"
+    assert "own" in world.cli.done("instance", "which").stdout
 
 
 def test_row_53_a_wrong_link_is_not_followed(world: World) -> None:

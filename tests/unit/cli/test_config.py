@@ -8,7 +8,8 @@ import pytest
 
 from llama_mgr.cli.config_page import edited, template
 from llama_mgr.paths import Home
-from llama_mgr.settings import Settings, parsed_settings, settings_keys
+from llama_mgr.settings import Settings, settings_keys
+from llama_mgr.toml_file import parsed_toml
 from tests.conftest import Cli
 
 OWN = """\
@@ -22,7 +23,7 @@ parallel = 4
 
 def test_the_template_explains_every_key_and_sets_none(home: Home) -> None:
     text = template()
-    assert parsed_settings(text.encode(), home.config_file, home) == Settings()
+    assert parsed_toml(text.encode(), home.config_file, Settings) == Settings()
     lines = text.splitlines()
     for key, _ in settings_keys():
         name = key.rpartition(".")[2]
@@ -33,7 +34,7 @@ def test_the_template_explains_every_key_and_sets_none(home: Home) -> None:
 
 def test_every_line_of_the_template_can_be_switched_on(home: Home) -> None:
     on = [line[2:] if re.match(r"# [a-z-]+ = ", line) else line for line in template().splitlines()]
-    settings = parsed_settings("\n".join(on).encode(), home.config_file, home)
+    settings = parsed_toml("\n".join(on).encode(), home.config_file, Settings)
     assert settings.build.tools == {"cmake": "/usr/bin/cmake"}
 
 
@@ -98,6 +99,20 @@ def test_set_writes_the_right_type(key: str, value: str, typed: object) -> None:
         ("build.cmake-args", "-P evil.cmake", 2, "-DNAME=VALUE"),
         ("build.targets", "'unfinished", 2, "quot"),
         ("models-dir", "/etc", 11, "system directory"),
+        ("build.parallel", "9999", 2, "build.parallel '9999': 1 to"),
+        ("build.parallel", "null", 2, "expected `int`"),
+        ("build.cache.max-size", "bogus", 2, "'bogus': a size such as 10G"),
+        ("build.cache.directory", "ccache", 2, "absolute path"),
+        ("build.cache.remote", "//user:secret@host", 2, "'***': a URL such as redis"),
+        ("default-arch", "nope", 2, "'nope': no recipe has this name"),
+        ("default-arch", "rpc", 2, "it is a part"),
+        ("build.tools.cmak", "/x", 2, "did you mean 'cmake'?"),
+        ("build.tools.foo", "/x", 2, "no recipe uses a tool of this name"),
+        ("build.tools.cmake", "cmake", 2, "hint:  llama-mgr config set build.tools.cmake /usr/bin/cmake"),
+        ("source.repo-url", "https://user:secret@host.invalid/x", 2, "'https://host.invalid/x': no credentials"),
+        ("source.repo-url", "/srv/x", 11, "hint:  llama-mgr config set source.repo-url file:///srv/x"),
+        ("source.repo-url", "ext::sh", 11, "allowed protocols"),
+        ("source.package-index", "index.invalid", 2, "an http or https URL"),
         ("schema", "2", 3, "schema"),
         ("build", "x", 3, "build"),
     ],
@@ -109,6 +124,95 @@ def test_what_would_not_be_accepted_is_not_written(
     answer = cli("config", "set", key, "--", value)
     assert (answer.status, home.config_file.read_text()) == (status, OWN), answer.stderr
     assert says in answer.stderr
+    assert "secret" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("default-arch", "auto"),
+        ("default-arch", "mine"),
+        ("build.tools.own-compiler", "/opt/own/compiler"),
+        ("build.tools.nvcc", "/usr/local/cuda/bin/nvcc"),
+        ("build.tools.c++", "/usr/bin/g++"),
+        ("build.tools.git", "/usr/bin/git"),
+        ("build.cache.remote", ""),
+        ("source.repo-url", "git@host.invalid:fork.git"),
+        ("source.repo-url", "http://host.invalid/fork"),  # install --allow-http takes it
+        ("build.parallel", "1"),
+    ],
+)
+def test_what_would_be_accepted_is_written(cli: Cli, home: Home, key: str, value: str) -> None:
+    home.recipes_dir.mkdir()
+    own = 'name = "mine"\ntitle = "Ours"\n[[tool]]\nname = "own-compiler"\nfind = ["path:own"]\n'
+    (home.recipes_dir / "mine.toml").write_text(own)
+    cli.done("config", "set", key, value)
+    assert cli.done("config", "get", key).stdout == f"{value}\n"
+
+
+BAD = """\
+default-arch = "nope"
+[build]
+cmake-args = ["-P"]
+[build.tools]
+foo = "/x"
+cmake = "cmake"
+[build.cache]
+max-size = "bogus"
+[source]
+repo-url = "https://user:secret@host.invalid/x"
+"""
+
+
+def test_a_bad_value_in_the_file_is_named_with_file_and_key(cli: Cli, home: Home) -> None:
+    for key, value in (("build.cache.max-size", "bogus"), ("default-arch", "nope"), ("build.tools.foo", "/x")):
+        section, _, name = key.rpartition(".")
+        home.config_file.write_text(f'{section and f"[{section}]"}\n{name} = "{value}"\n')
+        answer = cli("config", "show")
+        assert answer.status == 2
+        assert f"cannot use in {home.config_file}: {key} '{value}': " in answer.stderr
+
+
+def test_a_bad_value_in_another_file_is_mended_there(cli: Cli, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('[build.cache]\nmax-size = "bogus"\n')
+    answer = cli("--config", other, "config", "show")
+    assert f"hint:  llama-mgr --config {other} config set build.cache.max-size 10G" in answer.stderr
+    cli.done("--config", other, "config", "set", "build.cache.max-size", "10G")
+    cli.done("--config", other, "config", "show")
+
+
+def test_bad_values_are_mended_one_after_the_other(cli: Cli, home: Home) -> None:
+    home.config_file.write_text(BAD.replace('foo = "/x"\n', ""))
+    for key, value in (
+        ("default-arch", "cpu"),
+        ("build.cmake-args", ""),
+        ("build.tools.cmake", "/usr/bin/cmake"),
+        ("build.cache.max-size", "10G"),
+        ("source.repo-url", ""),
+    ):
+        assert cli("config", "show").status in {2, 11}
+        cli.done("config", "set", key, value)
+    cli.done("config", "show")
+
+
+def test_secrets_are_shown_to_the_one_who_asks_for_them_alone(cli: Cli, home: Home) -> None:
+    for key, value, shown in (
+        ("build.cache.remote", "redis://:se/cr@t@host:6379", "redis://***@host:6379"),
+        ("source.package-index", "https://user:se/cr@t@host.invalid/simple", "https://***@host.invalid/simple"),
+        ("build.cmake-args", " -DURL=https://u:se/cr@t@host.invalid", "-DURL=https://***@host.invalid"),
+    ):
+        assert shown in cli.done("config", "set", key, value).stdout
+        assert cli.json("config", "set", key, value)["value"] in (shown, [shown])
+        assert cli.done("config", "get", key).stdout == f"{value.strip()}\n"
+        rows = {row["key"]: row["value"] for row in cli.json("config", "show")["settings"]}
+        assert rows[key] in (shown, [shown])
+        assert shown in cli.done("config", "show").stdout
+    for spoilt in ('remote = "redis://:se/cr@t@host', 'remote = ["redis://:se/cr@t@host"]'):
+        home.config_file.write_text(f"[build.cache]\n{spoilt}\n")
+        answer = cli("config", "show")
+        assert answer.status == 2
+        assert "redis://***@host" in answer.stderr
 
 
 def test_a_linked_config_stays_linked(cli: Cli, home: Home, tmp_path: Path) -> None:

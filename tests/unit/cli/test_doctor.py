@@ -44,6 +44,29 @@ def test_a_broken_config_is_a_problem_not_an_end(cli: Cli, home: Home) -> None:
     assert document["tools"]
 
 
+def test_every_bad_setting_is_named_with_where_it_stands(cli: Cli, home: Home) -> None:
+    home.config_file.write_text(
+        'default-arch = "nope"\n[build]\nparallel = 9999\n[build.tools]\nfoo = "/x"\nninja = "ninja"\n'
+        '[build.cache]\nmax-size = "bogus"\n[source]\nrepo-url = "https://u:secret@host.invalid/x"\n'
+    )
+    variables = {"LLAMA_MGR_BUILD_CACHE_REMOTE": "nowhere", "LLAMA_MGR_BUILD_CACHE_ENABLED": "perhaps"}
+    problems = cli.json("doctor", status=5, **variables)["problems"]
+    file = str(home.config_file)
+    for key, where in (
+        ("default-arch", file),
+        ("build.parallel", file),
+        ("build.tools.foo", file),
+        ("build.tools.ninja", file),
+        ("build.cache.max-size", file),
+        ("source.repo-url", file),
+        *((variable, variable) for variable in variables),
+    ):
+        (problem,) = [problem for problem in problems if key in problem["what"]]
+        assert problem["where"] == where
+        assert problem["mend"]
+    assert "secret" not in str(problems)
+
+
 def test_without_compilers_the_status_says_tools_are_missing(cli: Cli, tmp_path: Path) -> None:
     document = cli.json("doctor", status=8, **path_of(tmp_path / "bin"))
     cpu = next(recipe for recipe in document["recipes"] if recipe["name"] == "cpu")

@@ -34,6 +34,26 @@ def test_the_file_is_read_and_variables_win(tmp_path: Path) -> None:
     assert not settings.build.cache.enabled
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("build.parallel", "0", "expected `int` >= 1"),
+        ("build.parallel", "a\x1bb", "expected `int`"),
+        ("build.cache.enabled", "perhaps", "expected `bool`"),
+        ("build.targets", "'x", "No closing quotation"),
+        ("models-dir", "/etc", "it is a system directory"),
+        ("build.cmake-args", "-P", "only -DNAME=VALUE is allowed"),
+        ("build.cache.directory", "here", "an absolute path is needed"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_value(tmp_path: Path, key: str, value: str, why: str) -> None:
+    with pytest.raises(LlamaMgrError) as caught:
+        load_settings(Home(tmp_path), {variable_of(key): value})
+    shown = value.replace("\x1b", "\\x1b")
+    assert caught.value.message.startswith(f"cannot use {variable_of(key)} '{shown}': {why}")
+    assert variable_of(key) in (caught.value.hint or "") or key in {"models-dir", "build.cmake-args"}
+
+
 def test_every_key_has_a_variable_of_its_own() -> None:
     keys = [key for key, _ in settings_keys()]
     assert "build.cache.max-size" in keys

@@ -4,10 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr.errors import BadConfigError, UnknownInstanceError
-from llama_mgr.instances.choice import INSTANCE_VARIABLE, choose, default_name, forget_default, set_default
+from llama_mgr.errors import BadConfigError, CorruptStateError, NewerStateError, UnknownInstanceError
+from llama_mgr.instances.choice import (
+    INSTANCE_VARIABLE,
+    choose,
+    default_name,
+    forget_default,
+    offer_default,
+    set_default,
+)
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.paths import Home
+from llama_mgr.report import SilentReporter
+from tests.tools.listener import Listener
 from tests.tools.shelf_build import MakeBuild
 
 
@@ -85,7 +94,55 @@ def test_a_malformed_project_file_is_an_error(home: Home, project: Path) -> None
 
 @pytest.mark.usefixtures("names")
 def test_forgetting_is_only_for_the_default(home: Home) -> None:
-    forget_default(home, "other")
+    forget_default(home, "other", SilentReporter())
     assert default_name(home) == "default"
-    forget_default(home, "default")
+    forget_default(home, "default", SilentReporter())
     assert default_name(home) is None
+
+
+def test_the_default_is_offered_until_there_is_one(home: Home, make_build: MakeBuild) -> None:
+    for name in ("one", "two"):
+        Instances(home).point(name, make_build(1), WantedBuild())
+    assert [offer_default(home, name, SilentReporter()) for name in ("one", "two")] == [True, False]
+    assert default_name(home) == "one"
+
+
+def damaged_default(home: Home, content: str = "junk") -> Path:
+    file = home.root / "default-instance.json"
+    file.write_text(content)
+    return file
+
+
+@pytest.mark.usefixtures("names")
+def test_a_damaged_default_is_chosen_again_by_use(home: Home) -> None:
+    damaged_default(home)
+    with pytest.raises(CorruptStateError) as caught:
+        choose(home, None, {}, home.root)
+    assert "llama-mgr use NAME" in str(caught.value.hint)
+    set_default(home, "other")
+    assert choose(home, None, {}, home.root).instance.name == "other"
+
+
+@pytest.mark.usefixtures("names")
+def test_a_damaged_default_is_none_and_that_is_said(home: Home) -> None:
+    damaged_default(home)
+    heard = Listener()
+    assert offer_default(home, "other", heard)
+    assert default_name(home) == "other"
+    file = damaged_default(home)
+    forget_default(home, "flag", heard)
+    assert not file.exists()
+    assert len(heard.warnings) == 2
+    assert all("default-instance.json" in line and "llama-mgr use" in line for line in heard.warnings)
+
+
+@pytest.mark.usefixtures("names")
+def test_the_default_of_a_newer_llama_mgr_is_left_alone(home: Home) -> None:
+    newer = '{"schema": 99, "kind": "default-instance"}'
+    file = damaged_default(home, newer)
+    heard = Listener()
+    assert not offer_default(home, "other", heard)
+    assert "schema 99" in heard.warnings[0]
+    with pytest.raises(NewerStateError):
+        forget_default(home, "other", heard)
+    assert file.read_text() == newer

@@ -127,13 +127,13 @@ def test_a_missing_build_is_named_and_its_dangling_link_is_one_with_it(home: Hom
     assert problem.mend == "llama-mgr instance repair main"
 
 
-def test_a_damaged_earlier_build_can_be_forgotten(home: Home, build: BuildRecord) -> None:
+def test_a_damaged_earlier_build_can_be_made_again_or_forgotten(home: Home, build: BuildRecord) -> None:
     earlier = Instances(home).find("main").build_ids()[1]
     assert earlier != build.build_id
     program_of(home, earlier).unlink()
     problem = only(problems(home))
     assert problem.what.startswith("earlier build of 'main'")
-    assert problem.mend.startswith("llama-mgr instance gc --keep 1 ")
+    assert problem.mend.startswith("llama-mgr instance repair main, or llama-mgr instance gc --keep 1 ")
 
 
 def test_changed_bytes_of_the_same_size_are_found_by_hashing(home: Home, build: BuildRecord) -> None:

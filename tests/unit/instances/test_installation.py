@@ -158,6 +158,16 @@ def test_sync_refuses_a_linked_instance_with_the_same_words(
     assert shelf_installer.builder.built == []
 
 
+def test_a_damaged_default_stops_neither_install_nor_uninstall(
+    home: Home, shelf_installer: Installer, tiny_repository: TinyRepository
+) -> None:
+    (home.root / "default-instance.json").write_text("junk")
+    outcome = shelf_installer.install("d1", WantedBuild(version="b11434", repo_url=tiny_repository.url))
+    assert (outcome.action, outcome.became_default) == ("built", True)
+    (home.root / "default-instance.json").write_text("junk")
+    assert shelf_installer.uninstall("d1", dict) == [outcome.build.build_id]
+
+
 @pytest.mark.parametrize(
     ("words", "flag"),
     [
@@ -199,7 +209,18 @@ def test_a_manifest_without_python_makes_no_environment(tmp_path: Path) -> None:
     options = dict.fromkeys(
         ("name", "version", "instance", "arch", "targets", "repo_url", "branch", "source"), None
     ) | {"parts": (), "cmake_args": (), "defines": (), "allow_http": False, "ignore_python": False}
-    for line, expected in (("python = false", False), ("", True)):
-        (tmp_path / "team.toml").write_text(f'name = "team"\n{line}\n')
-        asked = _request(Context(environ=environ), {**options, "manifest": tmp_path / "team.toml"})
-        assert asked[2] is expected
+    file = tmp_path / "team.toml"
+    for line, ignored, expected in (("python = false", False, False), ("", False, True), ("", True, False)):
+        file.write_text(f'name = "team"\n{line}\n')
+        _, wanted = _request(Context(environ=environ), {**options, "manifest": file, "ignore_python": ignored})
+        assert wanted.python is expected
+
+
+def test_an_update_remembers_whether_the_converter_gets_an_environment(
+    shelf_installer: Installer, tiny_repository: TinyRepository
+) -> None:
+    for python in (False, True):
+        shelf_installer.install("main", WantedBuild(version="b11401", repo_url=tiny_repository.url, python=python))
+        assert shelf_installer.update("main").instance.current.wanted.python is python
+    ignoring = shelf_installer.update("main", "b11401", ignore_python=True)
+    assert ignoring.instance.current.wanted.python is False

@@ -106,6 +106,26 @@ def test_trim_never_forgets_the_current_build(home: Home, make_build: MakeBuild)
     assert [one.version for one in instances.find("main").generations] == ["b3"]
 
 
+@pytest.mark.parametrize("way", ["build", "current", "link", "bin", "program"])
+def test_what_lies_in_the_home_cannot_be_linked(home: Home, make_build: MakeBuild, tmp_path: Path, way: str) -> None:
+    instances = Instances(home)
+    build = make_build(1)
+    instances.point("main", build, WANTED)
+    prefix, own = Builds(home).directory(build.build_id), tmp_path / "own"
+    if way == "link":
+        own.symlink_to(prefix)
+    elif way == "bin":
+        own.mkdir()
+        (own / "bin").symlink_to(prefix / "bin")
+    elif way == "program":
+        own.mkdir()
+        (own / "llama-server").symlink_to(program_of(home, build.build_id))
+    place = {"build": prefix, "current": home.instances_dir / "main" / "current"}.get(way, own)
+    with pytest.raises(RefusedError, match="deletes"):
+        instances.link("inner", place)
+    assert instances.names() == ["main"]
+
+
 def test_a_linked_directory_is_never_touched(home: Home, tmp_path: Path) -> None:
     own = tmp_path / "own" / "bin"
     make_program(own, "llama-server")
@@ -134,10 +154,11 @@ def test_linking_does_not_replace_an_installed_instance(home: Home, make_build: 
     assert instances.find("main").build_ids() == [build.build_id]
 
 
-def test_installing_does_not_replace_a_link(home: Home, make_build: MakeBuild) -> None:
+def test_installing_does_not_replace_a_link(home: Home, make_build: MakeBuild, tmp_path: Path) -> None:
     build = make_build(1)
     instances = Instances(home)
-    instances.link("mine", Builds(home).directory(build.build_id))
+    make_program(tmp_path / "own", "llama-server")
+    instances.link("mine", tmp_path / "own")
     with pytest.raises(NameTakenError, match="linked"):
         instances.point("mine", build, WANTED)
     assert instances.find("mine").linked is not None

@@ -79,6 +79,40 @@ def test_settings_fill_in_what_is_left_out(tmp_path: Path) -> None:
     assert manifest.wanted(Settings()).repo_url is None
 
 
+@pytest.mark.parametrize("text", ['version = "./llama.cpp"', 'source = "snapshot"'])
+def test_what_comes_from_no_repository_gets_none_from_the_settings(tmp_path: Path, text: str) -> None:
+    manifest = read_manifest(write(tmp_path, "x.toml", f'name = "x"\n{text}\n'))
+    settings = Settings(source=SourceSettings(repo_url="https://example.invalid/fork"))
+    assert manifest.wanted(settings).repo_url is None
+
+
+CONTRADICTIONS = [
+    ('version = "b1"\nbranch = "y"', "not both"),
+    ('version = "./llama.cpp"\nbranch = "y"', "not both"),
+    ('version = "./llama.cpp"\nrepo-url = "https://example.invalid/fork"', "not both"),
+    ('version = "~"\nrepo-url = "https://example.invalid/fork"', "not both"),
+    ('source = "snapshot"\nbranch = "y"', "upstream's builds only"),
+    ('source = "snapshot"\nrepo-url = "https://example.invalid/fork"', "upstream's builds only"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), CONTRADICTIONS)
+def test_contradictions_are_refused_when_they_are_read(tmp_path: Path, text: str, says: str) -> None:
+    write(tmp_path, "a.toml", 'name = "a"\n')
+    write(tmp_path, "x.toml", f'name = "x"\n{text}\n')
+    with pytest.raises(BadConfigError, match=says) as caught:
+        read_manifests(tmp_path)
+    assert "x.toml" in caught.value.message
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomllib.loads(f'name = "x"\n{text}'), schema())
+
+
+@pytest.mark.parametrize("text", ['version = "latest"\nbranch = "y"', 'version = "b1"\nsource = "snapshot"'])
+def test_what_only_looks_like_a_contradiction(tmp_path: Path, text: str) -> None:
+    assert read_manifest(write(tmp_path, "x.toml", f'name = "x"\n{text}\n')).name == "x"
+    jsonschema.validate(tomllib.loads(f'name = "x"\n{text}'), schema())
+
+
 def test_a_relative_tree_is_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -1,20 +1,24 @@
 """Repair: what is found, what is built again, and that a failed repair takes nothing away."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from llama_mgr.build import use
 from llama_mgr.build.builder import Prepared
 from llama_mgr.build.record import BuildRecord, Builds
-from llama_mgr.errors import BuildFailedError, InUseError, LlamaMgrError
+from llama_mgr.errors import BuildFailedError, IntegrityError, InUseError, LlamaMgrError
 from llama_mgr.instances.health import held_locks
 from llama_mgr.instances.installation import Installer
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.instances.repair import damage, repair
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
+from llama_mgr.settings import BuildSettings, Settings
 from tests.conftest import Cli
 from tests.tools.shelf_build import ShelfBuilder, program_of
-from tests.tools.tiny_repository import TinyRepository
+from tests.tools.tiny_repository import TINY_DIR, TinyRepository
 
 
 @pytest.fixture
@@ -88,6 +92,72 @@ def test_after_a_failed_repair_rollback_can_return(
     builder.fail = None
     shelf_installer.install("main", WantedBuild(version="b11401", repo_url=tiny_repository.url))
     assert Instances(home).roll_back("main").current.build_id == build_id
+
+
+@pytest.fixture
+def earlier_id(shelf_installer: Installer, build_id: str, tiny_repository: TinyRepository) -> str:
+    """What `main` was before it became another build."""
+    shelf_installer.install("main", WantedBuild(version="b11401", repo_url=tiny_repository.url))
+    return build_id
+
+
+@pytest.mark.parametrize("how", ["other bytes", "file gone", "build gone"])
+def test_rollback_names_the_command_that_mends_the_earlier_build(
+    cli: Cli, home: Home, shelf_installer: Installer, earlier_id: str, how: str
+) -> None:
+    before = Instances(home).find("main").build_ids()
+    spoil(home, earlier_id, how)
+    if how != "other bytes":  # of the same size, which rollback takes as whole
+        answer = cli("instance", "rollback", "main")
+        assert (answer.status, "hint:  llama-mgr instance repair main\n" in answer.stderr) == (5, True), answer.stderr
+    assert cli("instance", "repair", "main", "--check").status == 5
+    assert repair(shelf_installer, "main", dict, SilentReporter(), None) == [f"built {earlier_id} again"]
+    assert Instances(home).find("main").build_ids() == before
+    cli.done("instance", "repair", "main", "--check")
+    cli.done("instance", "rollback", "main")
+    assert Instances(home).find("main").current.build_id == earlier_id
+
+
+def test_another_compiler_gives_the_earlier_build_another_id_in_the_same_place(
+    home: Home, shelf_installer: Installer, earlier_id: str, tiny_repository: TinyRepository
+) -> None:
+    shelf_installer.install("main", WantedBuild(version="v0.6.0", repo_url=tiny_repository.url))
+    newest, middle, _ = Instances(home).find("main").build_ids()
+    spoil(home, middle, "file gone")
+    shelf_installer.builder._settings = Settings(build=BuildSettings(cmake_args=["-DGGML_LTO=ON"]))
+    repair(shelf_installer, "main", dict, SilentReporter(), None)
+    now = Instances(home).find("main")
+    assert now.build_ids()[::2] == [newest, earlier_id]
+    assert now.generations[1].version == "b11401"
+    assert middle not in Builds(home).ids()
+    assert damage(shelf_installer, "main").first is None
+
+
+def test_an_earlier_build_that_turns_into_the_current_one_is_there_once(home: Home, earlier_id: str) -> None:
+    instances = Instances(home)
+    current = instances.find("main").current.build_id
+    instances.replace_build("main", earlier_id, Builds(home).find(current))
+    assert instances.find("main").build_ids() == [current]
+
+
+def test_a_build_whose_source_was_changed_can_be_forgotten(
+    home: Home, shelf_installer: Installer, tmp_path: Path
+) -> None:
+    tree = shutil.copytree(TINY_DIR, tmp_path / "tree")
+    ids = []
+    for text in ("one", "two"):
+        (tree / "README.md").write_text(text)
+        ids.append(shelf_installer.install("main", WantedBuild(version=str(tree))).build.build_id)
+    spoil(home, ids[0], "file gone")
+    with pytest.raises(IntegrityError) as caught:
+        repair(shelf_installer, "main", dict, SilentReporter(), None)
+    assert str(caught.value.hint).startswith("llama-mgr instance gc --keep 1 ")
+    Instances(home).trim("main", 1)
+    (tree / "README.md").write_text("three")
+    spoil(home, ids[1], "file gone")
+    with pytest.raises(IntegrityError) as caught:
+        repair(shelf_installer, "main", dict, SilentReporter(), None)
+    assert str(caught.value.hint).startswith(f"llama-mgr update main {tree} ")
 
 
 class WatchedBuilder(ShelfBuilder):

@@ -9,12 +9,13 @@ import pytest
 from llama_mgr.build.record import Builds
 from llama_mgr.errors import CorruptStateError, IntegrityError, OutOfDateError, UnknownVersionError
 from llama_mgr.instances.installation import Installer
-from llama_mgr.instances.instance import Instances
+from llama_mgr.instances.instance import Instance, Instances
 from llama_mgr.instances.lock import LOCK_NAME, LockFile, read_lock, write_lock
 from llama_mgr.instances.manifest import read_manifests
 from llama_mgr.instances.sync import Done, Sync
 from llama_mgr.paths import Home
 from llama_mgr.settings import Settings
+from tests.conftest import Cli
 from tests.tools.shelf_build import ShelfBuilder, program_of
 from tests.tools.tiny_repository import TinyRepository, make_tiny_repository, run_git
 
@@ -78,6 +79,22 @@ def test_sync_installs_what_is_missing_and_then_does_nothing(team: Team) -> None
     assert team.states() == {"fixed": "equal", "newest": "equal"}
     assert team.actions() == {"fixed": "unchanged", "newest": "unchanged"}
     assert sorted(built(team)) == ["b11401", "b11434"]
+
+
+def test_what_belongs_to_an_instance_is_made_even_when_that_is_equal(team: Team) -> None:
+    team.manifest("one", 'version = "b11401"\npython = false\n')
+    seen: list[tuple[str, bool]] = []
+
+    def after(instance: Instance) -> None:
+        seen.append((instance.name, instance.current.wanted.python))
+
+    for line in ("python = false", "python = false", "python = true"):
+        team.manifest("one", f'version = "b11401"\n{line}\n')
+        sync = Sync(team.installer, Settings())
+        for step in sync.steps(read_manifests(team.directory)):
+            assert sync.install(step, None, after).error is None
+    assert seen == [("one", False), ("one", False), ("one", True)]
+    assert built(team) == ["b11401"]
 
 
 def test_a_changed_manifest_changes_its_instance_only(team: Team) -> None:
@@ -193,7 +210,9 @@ def test_a_tag_that_was_moved_is_an_integrity_error(team: Team, tmp_path: Path) 
     fresh = team.home.source_dir
     for mirror in fresh.glob("*"):
         mirror.rename(tmp_path / mirror.name)
-    assert isinstance(team.synced(locked=True)["fixed"].error, IntegrityError)
+    error = team.synced(locked=True)["fixed"].error
+    assert isinstance(error, IntegrityError)
+    assert f"`llama-mgr instance lock {team.directory}`" in str(error.hint)
     assert Instances(team.home).names() == []
 
 
@@ -202,15 +221,17 @@ def test_locked_refuses_manifests_that_the_lock_does_not_know(team: Team, change
     team.manifest("one", 'version = "b11401"\n')
     team.lock()
     team.manifest("one" if change == "edited" else "two", 'version = "b11434"\n')
-    with pytest.raises(OutOfDateError, match=r"one\.toml" if change == "edited" else r"two\.toml"):
+    with pytest.raises(OutOfDateError, match=r"one\.toml" if change == "edited" else r"two\.toml") as caught:
         team.states(locked=True)
+    assert f"`llama-mgr instance lock {team.directory}`" in str(caught.value.hint)
     assert Instances(team.home).names() == []
 
 
 def test_locked_without_a_lock_file(team: Team) -> None:
     team.manifest("one", "")
-    with pytest.raises(OutOfDateError):
+    with pytest.raises(OutOfDateError) as caught:
         team.states(locked=True)
+    assert f"`llama-mgr instance lock {team.directory}`" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -225,4 +246,26 @@ def test_a_damaged_lock_file_is_refused(team: Team, change: dict[str, object]) -
     file.write_text(json.dumps(document))
     with pytest.raises(CorruptStateError) as caught:
         team.states(locked=True)
-    assert "instance lock" in str(caught.value.hint)
+    assert f"`llama-mgr instance lock {team.directory}`" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ([], "llama-mgr instance sync"),
+        (["our team", "--prune"], "llama-mgr instance sync 'our team' --prune"),
+        (["our team", "--prune", "--locked"], "llama-mgr instance sync 'our team' --prune --locked"),
+    ],
+    ids=str,
+)
+def test_a_check_names_the_command_that_makes_what_it_compared(
+    cli: Cli, tmp_path: Path, tiny_repository: TinyRepository, words: list[str], command: str
+) -> None:
+    directory = tmp_path / (words[0] if words else "instances")
+    directory.mkdir()
+    text = f'name = "one"\narch = "cpu"\nversion = "b11401"\nrepo-url = "{tiny_repository.url}"\n'
+    (directory / "one.toml").write_text(text)
+    if "--locked" in words:
+        cli.done("instance", "lock", directory)
+    document = cli.json("instance", "sync", *words, "--check", status=4)
+    assert document["error"]["hint"] == command
