@@ -35,6 +35,8 @@ class Home:
     root: Path
     models: Path | None = None
     """Where models lie instead of `models/`; the setting `models-dir`."""
+    config: Path | None = None
+    """The settings to use instead of `config.toml`; the flag `--config`."""
 
     def with_models(self, directory: str) -> "Home":
         """Return this home with its models in `directory`; empty leaves them in the home."""
@@ -43,7 +45,7 @@ class Home:
     @property
     def config_file(self) -> Path:
         """The user's settings; only the `config` commands write it."""
-        return self.root / "config.toml"
+        return self.config or self.root / "config.toml"
 
     @property
     def source_dir(self) -> Path:

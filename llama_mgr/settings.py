@@ -100,10 +100,14 @@ class Origins:
     """Where the values of settings come from, for messages about them."""
 
     home: Home
-    file: Path
     environ: Mapping[str, str]
     set_now: str = ""
     """The key that `config set` is about to write."""
+
+    @property
+    def file(self) -> Path:
+        """The config.toml."""
+        return self.home.config_file
 
     def variable(self, key: str) -> str | None:
         """Return the environment variable that overrides the dotted TOML `key` now."""
@@ -127,7 +131,7 @@ class Origins:
         variable = self.variable(key)
         if variable:
             return f"unset {variable}"
-        chosen = "" if self.file == self.home.config_file else f"--config {shlex.quote(str(self.file))} "
+        chosen = f"--config {shlex.quote(str(self.home.config))} " if self.home.config else ""
         return f"llama-mgr {chosen}config set {key} {shlex.quote(good)}"
 
 
@@ -135,32 +139,31 @@ SettingErrors = Iterator[tuple[str, LlamaMgrError]]
 """What is wrong with settings: the dotted TOML key, and the error that using its value would be."""
 
 
-def load_settings(home: Home, environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
-    """Return the settings of `config_file` (else the home's; a missing one is empty), overridden by `environ`.
+def load_settings(home: Home, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of the home's config file (a missing one is empty), overridden by `environ`.
+
+    Values that only some commands use are checked where they are used: `build.setting_errors`.
 
     Raises:
         BadConfigError: the file or a variable does not parse or validate.
         NewerStateError: the file has a newer schema.
         RefusedError: `models-dir` is a place that is not safe to write models to.
     """
-    origins = Origins(home, config_file or home.config_file, environ)
-    settings = read_settings(home, environ, config_file)
-    raise_first(value_errors(settings, origins))
+    settings = read_settings(home, environ)
+    raise_first(unsafe_values(settings, Origins(home, environ)))
     return settings
 
 
-def read_settings(home: Home, environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
-    """Return what `load_settings` does, with values that have the right types and may be bad all the same.
+def read_settings(home: Home, environ: Mapping[str, str]) -> Settings:
+    """Return what `load_settings` does, with values that have the right types and may be unsafe.
 
     Raises:
         BadConfigError: the file does not parse, or has an unknown key or a wrong type; or a variable has one.
         NewerStateError: the file has a newer schema.
     """
-    path = config_file or home.config_file
-    if config_file and not config_file.exists():
-        raise BadConfigError(
-            "cannot read", config_file, "there is no such file", hint="make one with `llama-mgr config init`"
-        )
+    path = home.config_file
+    if home.config and not path.exists():
+        raise BadConfigError("cannot read", path, "there is no such file", hint="make one with `llama-mgr config init`")
     settings = read_toml(path, Settings) if path.exists() or path.is_symlink() else Settings()
     return _with_variables(settings, environ)
 
@@ -183,8 +186,8 @@ def variable_errors(environ: Mapping[str, str]) -> SettingErrors:
                 yield key, BadConfigError(f"cannot use {variable}", text, str(error), hint=f"unset {variable}")
 
 
-def value_errors(settings: Settings, origins: Origins) -> SettingErrors:
-    """Yield what can be said against values without knowing how llama.cpp is built (`build.setting_errors` does)."""
+def unsafe_values(settings: Settings, origins: Origins) -> SettingErrors:
+    """Yield the values that could run code or write to a place that is not the user's: no command goes on with them."""
     for argument in settings.build.cmake_args:
         try:
             parse_define_argument(argument)
@@ -195,16 +198,6 @@ def value_errors(settings: Settings, origins: Origins) -> SettingErrors:
     if trouble:
         why, hint = trouble
         yield "models-dir", RefusedError(origins.words("models-dir"), settings.models_dir, why, hint=hint)
-    directory = settings.build.cache.directory
-    if directory and not _is_absolute(directory):
-        key = "build.cache.directory"
-        hint = origins.mend(key, "")
-        yield key, BadConfigError(origins.words(key), directory, "an absolute path is needed", hint=hint)
-    for name, path in settings.build.tools.items():
-        if not _is_absolute(path):
-            key = f"{TOOLS}.{name}"
-            hint = origins.mend(key, f"/usr/bin/{name}")
-            yield key, BadConfigError(origins.words(key), path, "the absolute path of a program is needed", hint=hint)
 
 
 def settings_keys(shape: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -297,14 +290,15 @@ def parse_cmake_args(texts: Sequence[str]) -> dict[str, str]:
     return defines
 
 
-def _is_absolute(path: str) -> bool:
+def is_absolute(path: str) -> bool:
+    """Tell whether `path` is an absolute path without control characters."""
     return path.startswith("/") and not any(ord(character) < ord(" ") for character in path)
 
 
 def _models_dir_trouble(chosen: str, home: Home) -> tuple[str, str] | None:
     """Return why models may not lie in `chosen`, and what to do about it."""
     hint = "choose a directory of your own, such as ~/models written as an absolute path"
-    if not _is_absolute(chosen):
+    if not is_absolute(chosen):
         return "an absolute path is needed", hint
     path = Path(chosen).resolve()
     if str(path) in _SYSTEM_DIRS:

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 _SHOWN_CHARACTERS = 200
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
-# Up to the last '@' of the word: a password may hold any character. And what ccache takes after a URL.
-_SECRETS = re.compile(r"(?<=://)[^\s'\"]*(?=@)|(?<=\|bearer-token=)[^\s|'\"]+|(?<=\|header=)[^\s|'\"]+")
+_WORD = re.compile(r"[^\s'\"]+")
+_LOGIN = re.compile(r"(?<=://)[^/?#]+(?=@)")  # a later '@' belongs to the path
+_QUERY_VALUE = re.compile(r"(?P<name>(?:^|&)(?:[^&=#]*=)?)[^&#]+")
+_CCACHE_CREDENTIAL = re.compile(r"(?<=\|bearer-token=)[^|'\"\n]+|(?<=\|header=)[^|'\"\n]+")  # after a remote's URL
 
 
 def printable(text: object, limit: int = _SHOWN_CHARACTERS) -> str:
@@ -28,8 +30,19 @@ def escaped(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return `text` with the user names, passwords and tokens of the URLs in it replaced by `***`."""
-    return _SECRETS.sub("***", text)
+    """Return `text` with the secrets that its URLs may hold replaced by `***`.
+
+    These are the user name and password before the host, the values of all parameters of the query (which of them are
+    secret, only the server knows), and the credentials that ccache takes after `|`. URLs end at white space and quotes.
+    The time taken grows with the length of `text` alone.
+    """
+    return _WORD.sub(lambda word: _without_url_secrets(word[0]), _CCACHE_CREDENTIAL.sub("***", text))
+
+
+def _without_url_secrets(word: str) -> str:
+    address, mark, query = _LOGIN.sub("***", word).partition("?")
+    is_url = ":/" in address
+    return address + mark + (_QUERY_VALUE.sub(r"\g<name>***", query) if is_url else query)
 
 
 def printable_lines(text: str, last: int) -> list[str]:
@@ -42,7 +55,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     import difflib  # noqa: PLC0415 (only mistakes need it, and every start would pay for it)
 
     by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.65)
     return by_folded[close[0]] if close else None
 
 

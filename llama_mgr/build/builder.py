@@ -12,14 +12,14 @@ from llama_mgr.build.plan import ALL_TARGETS, Plan
 from llama_mgr.build.recipe import Recipes
 from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.build.resolve import Resolved, resolve
+from llama_mgr.build.setting_errors import require_usable
 from llama_mgr.build.source import Source, Sources, Wanted
 from llama_mgr.build.staged import StagedBuild
 from llama_mgr.build.toolchain import Toolchain, find_toolchain, require_all
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
-from llama_mgr.settings import Settings, parse_cmake_args, variable_of
+from llama_mgr.settings import Origins, Settings, parse_cmake_args
 
-_PARALLEL_KEY = "build.parallel"
 _COMPILERS = ("c", "c++", "nvcc", "hipcc", "hipconfig", "icx", "mcc", "glslc")
 
 
@@ -90,10 +90,12 @@ class Builder:
 
         Args:
             prepared: what `prepare` returned.
-            parallel: compile jobs at once; None chooses from cores and free memory.
+            parallel: compile jobs at once, which `preflight.check_jobs` lets pass; None takes the number of the
+                settings, else chooses from cores and free memory.
             by_hash: take a finished build for damaged, too, when a file of it has another sha256.
 
         Raises:
+            BadConfigError, BadInputError: a setting that this build uses cannot be used; nothing was checked out.
             MissingToolsError: tools are missing; all are named.
             NoSpaceError: the disk is too full for the whole job.
             UndeclaredDefineError: a define that this tree does not know; nothing was compiled.
@@ -101,7 +103,6 @@ class Builder:
             VerificationError: the result does not do what was asked for; it was not published.
             RefusedError: something that llama-mgr did not make lies in the build's place; nothing was compiled.
         """
-        jobs = self.jobs(prepared, parallel)
         lock = locks.held_lock(
             self._home, f"build-{prepared.plan.build_id}", f"build {prepared.plan.flavour}", self._reporter
         )
@@ -109,42 +110,30 @@ class Builder:
             found = self.finished(prepared, by_hash=by_hash)
             if found is not None:
                 return found, False
+            staged = self.staged(prepared, self.jobs(prepared, parallel))
+            if staged.cache_dir is not None:
+                self._require_usable("build.cache.directory", "build.cache.max-size", "build.cache.remote")
             require_all(prepared.toolchain)
             if os.path.lexists(self.builds.directory(prepared.plan.build_id)):
                 self.builds.require_ours(prepared.plan.build_id)
-            staged = self.staged(prepared, jobs)
             preflight.check_before_start(
                 prepared.resolved, prepared.toolchain, prepared.host, self._home, self._reporter, staged.cache_dir
             )
             return staged.made(), True
 
-    def check_parallel(self, parallel: int | None) -> None:
-        """Refuse a number of compile jobs that `build` would refuse, before anything was fetched or looked for.
-
-        Args:
-            parallel: the user's number; None is that of the settings, which may have none.
+    def jobs(self, prepared: Prepared, parallel: int | None) -> int:
+        """Return how many compile jobs run at once; `parallel` as for `build`.
 
         Raises:
-            BadInputError: it is out of range on this machine; what says it is named.
+            BadInputError: `parallel` is None, and the number of the settings is out of range on this machine.
         """
-        self._asked_jobs(parallel, detect_host(self._environ))
+        if parallel is None:
+            self._require_usable("build.parallel")
+            parallel = self._settings.build.parallel
+        return preflight.jobs(prepared.host, prepared.resolved.job_memory_mib, parallel)
 
-    def jobs(self, prepared: Prepared, parallel: int | None) -> int:
-        """Return how many compile jobs run at once. Raises as `check_parallel`."""
-        asked = self._asked_jobs(parallel, prepared.host)
-        return preflight.jobs(prepared.host, prepared.resolved.job_memory_mib, asked)
-
-    def _asked_jobs(self, parallel: int | None, host: Host) -> int | None:
-        if parallel is not None:
-            return preflight.checked_jobs(parallel, host, "--parallel")
-        configured = self._settings.build.parallel
-        if configured is None:
-            return None
-        variable = variable_of(_PARALLEL_KEY)
-        if self._environ.get(variable, "").strip():
-            return preflight.checked_jobs(configured, host, variable, hint=f"unset {variable}")
-        hint = f"llama-mgr config set {_PARALLEL_KEY} {preflight.most_jobs(host)}"
-        return preflight.checked_jobs(configured, host, _PARALLEL_KEY, hint=hint)
+    def _require_usable(self, *keys: str) -> None:
+        require_usable(self._settings, Origins(self._home, self._environ), *keys)
 
     def staged(self, prepared: Prepared, jobs: int) -> StagedBuild:
         """Return the work that makes `prepared` into a build; nothing has happened yet."""

@@ -9,13 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr.errors import BadConfigError
 from llama_mgr.store import storage_errors
 
 _HIT_COUNTERS = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
 _MISS_COUNTER = "cache_miss"
-SIZE_FORM = "a size such as 10G or 500M is needed"
-REMOTE_FORM = "a URL such as redis://host:6379 is needed"
 _SIZE = re.compile(r"\d+(?:\.\d+)? ?(?:[kKMGT]i?B?)?")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:")
 # __DATE__ and __TIME__ do not occur in what is built, header times differ in every checkout, and pch_defines is what
@@ -39,7 +36,7 @@ class CompilerCache:
         directory: the cache, shared by all builds; made here if it is missing.
         base_dir: an absolute directory above both the source and the build directory of this build. Paths below it
             are made relative before they are compared, so that another directory with the same layout hits.
-        max_size: ccache's limit, in its notation: `10G`.
+        max_size: ccache's limit, in its notation: `10G`. Every compilation fails where `is_size` does not hold.
         remote: ccache's remote storage: `redis://host:6379`, `http://host/cache`; empty for none.
     """
 
@@ -68,12 +65,10 @@ class CompilerCache:
         `[build.cache]` of config.toml.
 
         Raises:
-            BadConfigError: the size or the remote has not the form that ccache takes; every compilation would fail.
             StorageError: the cache's directory cannot be made.
         """
         if self._ccache is None:
             return {}
-        self._check_settings()
         with storage_errors("cannot make the compiler cache", self._directory):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         variables = {
@@ -89,13 +84,6 @@ class CompilerCache:
             # Compilers of two machines differ in mtime even when they are the same.
             variables |= {"CCACHE_REMOTE_STORAGE": self._remote, "CCACHE_COMPILERCHECK": "content"}
         return variables
-
-    def _check_settings(self) -> None:
-        if not is_size(self._max_size):
-            raise BadConfigError("cannot use build.cache.max-size", self._max_size, SIZE_FORM)
-        # The value is not shown: it may hold a password.
-        if self._remote and not is_remote(self._remote):
-            raise BadConfigError("cannot use build.cache.remote", None, REMOTE_FORM)
 
     def defines(self, languages: Iterable[str]) -> dict[str, str]:
         """Return the CMake defines that put ccache before the compilers of `languages` (`C`, `CXX`, `CUDA`, `HIP`)."""

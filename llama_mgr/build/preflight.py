@@ -94,14 +94,19 @@ def most_jobs(host: Host) -> int:
     return JOBS_PER_CORE * host.cores
 
 
-def checked_jobs(asked: int, host: Host, origin: str, hint: str | None = None) -> int:
-    """Return `asked`, the number of compile jobs that `origin` (a flag, setting or variable) says, if it can be used.
+def check_jobs(asked: int, host: Host, refusal: str, hint: str | None = None) -> None:
+    """Refuse a number of compile jobs that is not 1 to 4 for each core.
+
+    Args:
+        asked: the number.
+        host: this machine.
+        refusal: how the sentence about a number that cannot be used begins.
+        hint: how to change it.
 
     Raises:
-        BadInputError: it is not 1 to 4 jobs for each core; `hint` tells how to change it.
+        BadInputError: it cannot be used.
     """
     most = most_jobs(host)
     if not 1 <= asked <= most:
         why = f"1 to {most} are allowed ({JOBS_PER_CORE} for each of the {host.cores} cores here)"
-        raise BadInputError(f"cannot use {origin}", asked, why, hint=hint)
-    return asked
+        raise BadInputError(refusal, asked, why, hint=hint)

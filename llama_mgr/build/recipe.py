@@ -4,7 +4,6 @@ A recipe file is data, with the shapes of `recipe_file.py`. The user's lie in `r
 of a shipped recipe takes its place, and may build on it as `builtin:<name>`.
 """
 
-import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,13 +86,14 @@ class Recipes:
         return [name for name, recipe in self._listed() if recipe is not None and recipe.part and not recipe.hidden]
 
     def tool_names(self) -> frozenset[str]:
-        """Return the tools that any readable recipe looks for, also those that a recipe of the user's stands before."""
+        """Return the tools that any recipe looks for, also those that a recipe of the user's stands before.
+
+        Raises:
+            BadConfigError, NewerStateError: a recipe cannot be read, so that nobody knows its tools.
+        """
         shipped = [f"{_BUILTIN}{place.stem}" for place in self._shipped_dir.glob("*.toml")]
-        names: set[str] = set()
-        for name in [*shipped, *(place.stem for place in self._user_dir.glob("*.toml"))]:
-            with contextlib.suppress(LlamaMgrError):
-                names |= {tool.name for tool in self.find(name).tools}
-        return frozenset(names)
+        own = [place.stem for place in self._user_dir.glob("*.toml") if is_name(place.stem)]
+        return frozenset(tool.name for name in [*shipped, *own] for tool in self.find(name).tools)
 
     def find(self, name: str) -> Recipe:
         """Return the recipe `name` as its file says it, without what it inherits.

@@ -1,6 +1,7 @@
 """Finished builds: the record that each carries, and the collection of all of them on disk."""
 
 import hashlib
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -107,11 +108,11 @@ class Builds:
         return None
 
     def check_sizes(self, record: BuildRecord) -> None:
-        """Check quickly that every file of the build is there with its recorded size.
+        """Check quickly that every file of the build is there with its recorded size, and that its programs may run.
 
         Raises:
-            IntegrityError: a file is missing or has another size. What mends it is for the caller to say, who knows
-                whose build it is.
+            IntegrityError: a file is missing or has another size, or a program is not executable. What mends it is for
+                the caller to say, who knows whose build it is.
         """
         for name, expected in record.files.items():
             path = self.directory(record.build_id) / name
@@ -121,12 +122,17 @@ class Builds:
                 found = path.stat().st_size
                 why = f"{name} has {found} bytes, not {expected.size_bytes}"
                 raise IntegrityError("cannot use the build", record.build_id, why)
+        for program in record.programs.values():
+            path = self.directory(record.build_id) / "bin" / program
+            # Its mode alone: a whole build on a disk that is mounted noexec would only be made again there.
+            if not (path.is_file() and path.stat().st_mode & stat.S_IXUSR):
+                raise IntegrityError("cannot use the build", record.build_id, f"bin/{program} is not executable")
 
     def check_hashes(self, record: BuildRecord) -> None:
         """Check that every file of the build has its recorded sha256.
 
         Raises:
-            IntegrityError: a file is missing or differs; both hashes are named. As `check_sizes` otherwise.
+            IntegrityError: a file differs; both hashes are named. As `check_sizes` otherwise.
         """
         self.check_sizes(record)
         for name, expected in record.files.items():

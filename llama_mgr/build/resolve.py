@@ -1,5 +1,6 @@
 """From recipes to what one build is configured with: pure, given the tree and the facts about this machine."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ __all__ = ["Resolved", "Setting", "matches", "resolve"]
 DEFINED = "--define"
 """Origin of what the user defined."""
 _TRUE = frozenset({"1", "ON", "YES", "TRUE", "Y"})
+_FLAGS = re.compile(r"CMAKE_\w+_FLAGS")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def resolve(
         facts: of the toolchain and the source. Without `gpu.archs`, the recipe's stated fallback is used.
         host: the machine that builds.
         build_number: upstream's number of the source; 0 when unknown.
-        overrides: the user's defines; they win, and rules see them as facts `define.<NAME>`. Settings with text are
-            facts too: `setting.<name>`.
+        overrides: the user's defines; they win, and rules see them as facts `define.<NAME>`. Only compiler flags are
+            joined, the user's last. Settings with text are facts too: `setting.<name>`.
 
     Raises:
         IncompleteSourceError: the tree lacks what a recipe needs.
@@ -88,7 +90,8 @@ def resolve(
     resolution = _Resolution(chain, tree, known, host, build_number)
     resolution.require_needs()
     resolution.run_rules()
-    resolution.defines |= {name: Setting(name, value, DEFINED) for name, value in overrides.items()}
+    for name, value in overrides.items():
+        resolution.define(name, value)
     return resolution.result()
 
 
@@ -135,6 +138,14 @@ class _Resolution:
                 if self._holds(rule.when):
                     self._fired.add((recipe.name, number))
                     self._run(rule, _origin(recipe, number, rule))
+
+    def define(self, name: str, value: str) -> None:
+        """Let the user's define win over that of the recipes; of flags, compilers let the last one win."""
+        ours = self.defines.get(name)
+        if ours is not None and _FLAGS.fullmatch(name):
+            self.defines[name] = Setting(name, f"{ours.value} {value}", f"{ours.origin}; {DEFINED}")
+        else:
+            self.defines[name] = Setting(name, value, DEFINED)
 
     def _run(self, rule: Rule, origin: str) -> None:
         for name in rule.drop:

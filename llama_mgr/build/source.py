@@ -13,13 +13,14 @@ from llama_mgr.build.local_tree import LocalTree
 from llama_mgr.build.lookup import Lookup
 from llama_mgr.build.mirror import Mirror
 from llama_mgr.build.repository import UPSTREAM_URL, Repository, repository
+from llama_mgr.build.setting_errors import require_usable
 from llama_mgr.build.snapshot import Snapshots
 from llama_mgr.build.tree import DirectoryTree, Tree
 from llama_mgr.build.version import LATEST, Version, absolute_path, checked_ref, label, parsed_version
 from llama_mgr.errors import BadInputError, RemoteError
 from llama_mgr.paths import Home, join_below
 from llama_mgr.report import Reporter
-from llama_mgr.settings import Settings
+from llama_mgr.settings import Origins, Settings
 
 _LATEST = Version("latest", LATEST)
 
@@ -89,6 +90,7 @@ class Sources:
         Raises:
             BadVersionError, BadUrlError, BadInputError: it is malformed.
             RefusedError: the URL's protocol is not allowed.
+            BadConfigError: the package index of the settings cannot be used.
             UnknownVersionError: there is no such version; the nearest are named.
             NotFoundError: there is no such repository or directory.
             RemoteError, RemoteDeniedError: the remote cannot be reached, or wants a login.
@@ -164,8 +166,14 @@ class Sources:
         return Source("git", chosen.url, found.label, found.commit, number, CommitTree(mirror, found.commit))
 
     def _repository(self, wanted: Wanted) -> Repository:
-        url = wanted.repo_url or self._settings.source.repo_url or UPSTREAM_URL
+        url = wanted.repo_url
+        if not url:
+            self._require_usable("source.repo-url")
+            url = self._settings.source.repo_url or UPSTREAM_URL
         return repository(url, allow_http=wanted.allow_http)
+
+    def _require_usable(self, key: str) -> None:
+        require_usable(self._settings, Origins(self._home, self._environ), key)
 
     def _mirror(self, chosen: Repository) -> Mirror:
         return Mirror(self._home, chosen, self._git, self._reporter)
@@ -210,6 +218,8 @@ class Sources:
                 "cannot take a snapshot of", version.text, "the package index knows numbered builds only",
                 hint="use a version such as b11434, or latest",
             )  # fmt: skip
+        if not self._snapshots.downloaded(version.number):
+            self._require_usable("source.package-index")
         number = version.number or self._snapshots.newest()
         archive = self._snapshots.fetch(number)
         record = self._snapshots.record(archive)

@@ -261,5 +261,9 @@ def tool(name: str, environ: Mapping[str, str], overrides: Mapping[str, Path]) -
 
 
 def known_tools(recipes: Recipes) -> frozenset[str]:
-    """Return every name that `build.tools` may have: what some recipe looks for, and what we need ourselves."""
+    """Return every name that `build.tools` may have: what some recipe looks for, and what we need ourselves.
+
+    Raises:
+        BadConfigError, NewerStateError: a recipe cannot be read.
+    """
     return recipes.tool_names() | _WITHOUT_RECIPE

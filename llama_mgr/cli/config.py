@@ -38,7 +38,8 @@ def path(context: Context) -> None:
 def show(context: Context) -> None:
     """Show every setting, its value and where that comes from.
 
-    Passwords and tokens in URLs are left out, so that the page can be shown to others; `config get` prints them.
+    The logins and the values of queries in URLs are left out, so that the page can be shown to others; `config get`
+    prints them.
     """
     from llama_mgr.cli.config_page import setting_rows
 
@@ -117,13 +118,11 @@ def set_value(context: Context, key: str, value: str) -> None:
 
 def _refuse_value(context: Context, settings: "Settings", key: str) -> None:
     """Raise what is wrong with the value of `key`; bad values of other keys do not keep anybody from mending it."""
-    from llama_mgr.build.host import detect_host
     from llama_mgr.build.setting_errors import setting_errors
-    from llama_mgr.settings import Origins, raise_first, value_errors
+    from llama_mgr.settings import Origins, raise_first, unsafe_values
 
-    origins = Origins(context.home, context.origins.file, {}, set_now=key)
-    host = detect_host(context.environ)
-    errors = [*value_errors(settings, origins), *setting_errors(settings, origins, host)]
+    origins = Origins(context.home, {}, set_now=key)
+    errors = [*unsafe_values(settings, origins), *setting_errors(settings, origins)]
     raise_first((bad, error) for bad, error in errors if bad == key)
 
 

@@ -1,6 +1,7 @@
 """What the `config` commands show and write: rows, the commented template, and edits that keep comments."""
 
 import ast
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from llama_mgr.toml_file import LIMIT_BYTES
 def setting_rows(settings: Settings, origins: Origins) -> list[dict[str, Any]]:
     """Return `{"key", "value", "origin"}` for every setting; the origin is a variable, the file or `default`.
 
-    Passwords and tokens in URLs are left out of values.
+    What may be secret in URLs is left out of values: `text.without_secrets`.
     """
     file = origins.file
     written = tomllib.loads(read_bounded(file, LIMIT_BYTES).decode()) if file.exists() else {}
@@ -92,6 +93,9 @@ def edited(text: str, key: str, value: str) -> tuple[bytes, Any]:
 
 
 def _typed(key: str, value: str) -> Any:  # noqa: ANN401 (any setting)
+    if any("\ud800" <= character <= "\udfff" for character in value):  # how Python keeps bytes that it cannot decode
+        why = f"it is not text in the encoding of this locale ({sys.getfilesystemencoding()})"
+        raise BadInputError(f"cannot set {key} to", value, why, hint="use a UTF-8 locale, such as LC_ALL=C.UTF-8")
     if key.startswith(f"{TOOLS}.") and key.count(".") == 2:  # noqa: PLR2004
         return value
     kinds = dict(settings_keys())

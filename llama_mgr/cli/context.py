@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,7 +34,7 @@ class Context:
     @cached_property
     def home(self) -> Home:
         """The home directory, made and checked on first use."""
-        home = home_from(self.environ)
+        home = replace(home_from(self.environ), config=self.config_file)
         home.prepare()
         return home
 
@@ -45,20 +45,23 @@ class Context:
 
     @cached_property
     def settings(self) -> "Settings":
-        """config.toml and the LLAMA_MGR_* variables; a value that cannot be used is an error for every command."""
-        from llama_mgr.build.setting_errors import setting_errors
-        from llama_mgr.settings import load_settings, raise_first
+        """config.toml and the LLAMA_MGR_* variables; whether a value can be used is asked where it is used."""
+        from llama_mgr.settings import load_settings
 
-        settings = load_settings(self.home, self.environ, self.config_file)
-        raise_first(setting_errors(settings, self.origins))
-        return settings
+        return load_settings(self.home, self.environ)
+
+    def require_usable(self, *keys: str) -> None:
+        """Raise what is wrong with the values of the settings `keys`, which the command is about to use."""
+        from llama_mgr.build.setting_errors import require_usable
+
+        require_usable(self.settings, self.origins, *keys)
 
     @cached_property
     def origins(self) -> "Origins":
         """Where the values of the settings come from."""
         from llama_mgr.settings import Origins
 
-        return Origins(self.home, self.config_file or self.home.config_file, self.environ)
+        return Origins(self.home, self.environ)
 
     @cached_property
     def reporter(self) -> ConsoleReporter | SilentReporter:

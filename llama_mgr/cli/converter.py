@@ -1,13 +1,15 @@
 """The Python environment of an instance's converter: made at install, or whenever it is missing."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_mgr.cli.context import Context
-from llama_mgr.errors import CorruptStateError, LlamaMgrError
+from llama_mgr.errors import LlamaMgrError
 
 if TYPE_CHECKING:
     from llama_mgr.build.record import BuildRecord
+    from llama_mgr.instances.health import Problem
     from llama_mgr.instances.instance import Instance
     from llama_mgr.make.python_env import Environment, Environments, Requirements
 
@@ -55,19 +57,56 @@ def prepare_converter(context: Context, instance: "Instance") -> str | None:
         return None
 
 
-def environment_damage(context: Context, instance: "Instance") -> LlamaMgrError | None:
-    """Return the error for a converter without an environment that works; None when all is well, or none is wanted."""
+def missing_environment(context: Context, instance: "Instance") -> "Problem | None":
+    """Return the remark that the converter of `instance` has no environment that works.
+
+    It is no damage, because an environment can be made whenever it is needed.
+
+    Returns:
+        None when there is one, when none is wanted, and when nobody said whether one is.
+
+    Raises:
+        CorruptStateError: the instance's build is gone or damaged.
+    """
+    from llama_mgr.instances.health import Problem
     from llama_mgr.instances.instance import Instances
 
     if instance.linked is not None or not instance.current.wanted.python:
         return None
     build = Instances(context.home).build_of(instance)
-    if build.converter_requirements is None or environments_of(context).find(_requirements_of(context, build)):
+    if build.converter_requirements is None:
         return None
-    why = "the Python environment of its converter is missing or damaged"
-    return CorruptStateError(
-        "cannot convert with", instance.name, why, hint=f"llama-mgr instance repair {instance.name}"
-    )
+    environments, requirements = environments_of(context), _requirements_of(context, build)
+    if environments.find(requirements) is not None:
+        return None
+    what = f"the Python environment of the converter of '{instance.name}' is missing or does not work"
+    place = str(environments.path_of(requirements))
+    return Problem(what, place, f"llama-mgr instance repair {instance.name}", is_damage=False)
+
+
+def missing_environments(context: Context) -> "list[Problem]":
+    """Return the remarks of all instances; those whose build is damaged have greater problems."""
+    from llama_mgr.instances.instance import Instances
+
+    found = []
+    for instance in Instances(context.home):
+        with suppress(LlamaMgrError):
+            found.append(missing_environment(context, instance))
+    return [problem for problem in found if problem is not None]
+
+
+def repair_environment(context: Context, instance: "Instance") -> str | None:
+    """Make the environment that `missing_environment` misses; return what was done, in words, or None.
+
+    Raises:
+        LlamaMgrError: as `missing_environment` and `ensure_environment`.
+    """
+    from llama_mgr.instances.instance import Instances
+
+    if missing_environment(context, instance) is None:
+        return None
+    environment = ensure_environment(context, Instances(context.home).build_of(instance))
+    return f"made the converter's environment {environment.path.name}"
 
 
 def _requirements_of(context: Context, build: "BuildRecord") -> "Requirements":

@@ -57,11 +57,12 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
     """Return the document of `doctor --json`: host, tools, recipes, GPUs, disk, locks and problems."""
     from llama_mgr.build.arch import choose_arch, devices
     from llama_mgr.build.host import detect_host
+    from llama_mgr.cli.converter import missing_environments
     from llama_mgr.instances.health import held_locks, problems
     from llama_mgr.store import free_bytes
 
     host = detect_host(context.environ)
-    overrides, config_problems = _overrides(context, host)
+    overrides, config_problems = _overrides(context)
     toolchains = _toolchains(context, host, overrides)
     return {
         "host": dataclasses.asdict(host),
@@ -75,23 +76,24 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
         "problems": [
             *config_problems,
             *(dataclasses.asdict(problem) for problem in problems(context.home, with_hashes=with_hashes)),
+            *(dataclasses.asdict(problem) for problem in missing_environments(context)),
         ],
     }
 
 
-def _overrides(context: Context, host: "Host") -> tuple[dict[str, Path], list[dict[str, Any]]]:
+def _overrides(context: Context) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Return the tools that config.toml names, and all that is wrong with the settings."""
     from llama_mgr.build.setting_errors import setting_errors
-    from llama_mgr.settings import read_settings, value_errors, variable_errors
+    from llama_mgr.settings import read_settings, unsafe_values, variable_errors
 
     origins = context.origins
     errors = [(origins.place(key), error) for key, error in variable_errors(context.environ)]
     readable = {name: value for name, value in context.environ.items() if name not in dict(errors)}
     try:
-        settings = read_settings(context.home, readable, context.config_file)
+        settings = read_settings(context.home, readable)
     except LlamaMgrError as error:
         return {}, [_config_problem(str(origins.file), error)]
-    bad_values = [*value_errors(settings, origins), *setting_errors(settings, origins, host)]
+    bad_values = [*unsafe_values(settings, origins), *setting_errors(settings, origins)]
     errors += [(origins.place(key), error) for key, error in bad_values]
     overrides = {name: Path(path) for name, path in settings.build.tools.items()}
     return overrides, [_config_problem(where, error) for where, error in errors]

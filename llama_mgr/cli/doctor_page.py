@@ -46,7 +46,7 @@ def _print_problems(output: Output, problems: list[dict[str, Any]]) -> None:
     if not problems:
         output.line("nothing is wrong", "green")
     for problem in problems:
-        kind = "problem" if problem["is_damage"] else "leftover"
+        kind = "problem" if problem["is_damage"] else "remark"
         output.line(f"{kind}: {problem['what']}", "yellow")
         output.line(f"  where: {printable(problem['where'], 4000)}")
         output.line(f"  mend:  {printable(problem['mend'], 4000)}")

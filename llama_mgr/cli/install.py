@@ -9,6 +9,7 @@ import click
 from llama_mgr.cli.completing import complete_recipes
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
+from llama_mgr.cli.parallel import parallel_option
 from llama_mgr.errors import BadInputError, BadNameError
 from llama_mgr.names import checked_name
 from llama_mgr.text import duration_words, size_words
@@ -40,7 +41,7 @@ _USUAL_BRANCHES = frozenset({"master", "main", "dev"})
 @click.option("--cmake-args", multiple=True, metavar="ARGS", help="More defines: '-DA=1 -DB=2' (repeatable).")
 @click.option("-D", "--define", "defines", multiple=True, metavar="NAME=VALUE", help="One more define (repeatable).")
 @click.option("--targets", metavar="LIST", help="Tools or CMake targets to build, with commas; `all` for everything.")
-@click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
+@parallel_option
 @click.option("--repo-url", metavar="URL", help="Another repository: https, ssh or file.")
 @click.option("--branch", metavar="NAME", help="The newest commit of this branch.")
 @click.option("--source", type=click.Choice(["auto", "git", "snapshot"]), help="Force git or a package-index snapshot.")
@@ -64,7 +65,6 @@ def install(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (click
 
     name, wanted = _request(context, options)
     installer = Installer(context.home, context.settings, context.environ, context.reporter)
-    installer.builder.check_parallel(options["parallel"])
     if name is not None:
         _check_name(context, installer, name, wanted, is_only_word=_is_only_word(name, options))
     if options["update_only"]:
@@ -91,9 +91,12 @@ def _request(context: Context, options: dict[str, Any]) -> "tuple[str | None, Wa
 
         _refuse_beside_manifest(version, options)
         manifest = read_manifest(options["manifest"])
+        context.require_usable(*manifest.settings_used(context.settings))
         wanted = manifest.wanted(context.settings)
         python = wanted.python and not options["ignore_python"]
         return name or manifest.name, msgspec.structs.replace(wanted, python=python)
+    if not (options["arch"] or options["pull_only"]):
+        context.require_usable("default-arch")
     defines = parse_cmake_args(options["cmake_args"]) | dict(parse_define(text) for text in options["defines"])
     wanted = WantedBuild(
         version=version or "latest",
@@ -176,7 +179,7 @@ def _check_name(
         raise
     if is_only_word and _may_be_branch(installer, name, wanted):
         context.reporter.note(
-            f"the name is '{name}', and the version is latest; for the branch: llama-mgr install {name} {name}"
+            f"the name is '{name}', and the version is latest; for the branch write it after a name: {name} {name}"
         )
 
 

@@ -8,6 +8,7 @@ import click
 
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
+from llama_mgr.cli.parallel import parallel_option
 from llama_mgr.errors import BadInputError, InterruptedByUserError, LlamaMgrError, OutOfDateError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def lock(context: Context, directory: Path | None) -> None:
 
     from llama_mgr.instances.lock import LOCK_NAME, write_lock
 
-    place, files = _manifests(directory)
+    place, files = _manifests(context, directory)
     locked = write_lock(place, files, _installer(context), context.settings)
 
     def show(output: Output) -> None:
@@ -58,7 +59,7 @@ def lock(context: Context, directory: Path | None) -> None:
 @click.option("--locked", is_flag=True, help="Use exactly the commits in DIR/llama-mgr.lock.")
 @click.option("--check", is_flag=True, help="Install nothing; end with status 4 if something differs.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before uninstalling.")
-@click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
+@parallel_option
 @common_options
 @pass_context
 def sync(context: Context, /, directory: Path | None, **options: Any) -> None:  # noqa: ANN401 (click hands options by name)
@@ -74,9 +75,8 @@ def sync(context: Context, /, directory: Path | None, **options: Any) -> None:  
     from llama_mgr.instances.lock import read_lock
     from llama_mgr.instances.sync import Sync
 
-    place, files = _manifests(directory)
+    place, files = _manifests(context, directory)
     installer = _installer(context)
-    installer.builder.check_parallel(options["parallel"])
     machine = Sync(installer, context.settings, read_lock(place) if options["locked"] else None)
     steps = machine.steps(files, prune=options["prune"])
     if options["check"]:
@@ -91,11 +91,14 @@ def sync(context: Context, /, directory: Path | None, **options: Any) -> None:  
     _answer_done(context, done)
 
 
-def _manifests(directory: Path | None) -> "tuple[Path, list[ManifestFile]]":
+def _manifests(context: Context, directory: Path | None) -> "tuple[Path, list[ManifestFile]]":
     from llama_mgr.instances.manifest import default_directory, read_manifests
 
     place = directory or default_directory(Path.cwd())
-    return place, read_manifests(place)
+    files = read_manifests(place)
+    for file in files:
+        context.require_usable(*file.manifest.settings_used(context.settings))
+    return place, files
 
 
 def _installer(context: Context) -> "Installer":

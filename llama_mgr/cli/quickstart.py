@@ -76,11 +76,10 @@ def _instance(context: Context, version: str | None, arch: str | None) -> "Insta
         choice = choose(context.home, None, context.environ, Path.cwd())
         context.reporter.note(f"using the instance '{choice.instance.name}': {choice.why}")
         return choice.instance
-    wanted = WantedBuild(
-        version=version or "latest",
-        recipe=arch or context.settings.default_arch,
-        python=False,  # a chat needs no converter
-    )
+    if not arch:
+        context.require_usable("default-arch")
+    # A chat needs no converter, and an instance of that name keeps what was said about its own: so no `python` here.
+    wanted = WantedBuild(version=version or "latest", recipe=arch or context.settings.default_arch)
     return Installer(context.home, context.settings, context.environ, context.reporter).install(None, wanted).instance
 
 

@@ -6,6 +6,7 @@ import click
 
 from llama_mgr.cli.completing import complete_instances
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
+from llama_mgr.cli.parallel import parallel_option
 
 
 @click.command(
@@ -13,7 +14,7 @@ from llama_mgr.cli.context import Context, common_options, examples, pass_contex
 )
 @click.argument("name", required=False, shell_complete=complete_instances)
 @click.argument("version", required=False)
-@click.option("--parallel", "-j", type=int, metavar="N", help="Compile jobs at once; default by cores and free memory.")
+@parallel_option
 @click.option("--ignore-python", is_flag=True, help="From now on make no Python environment for the converter.")
 @common_options
 @pass_context

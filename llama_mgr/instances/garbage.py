@@ -59,18 +59,24 @@ class Collector:
         self._reporter = reporter
         self._dry_run = dry_run
 
-    def collect(self, keep: int | None = None) -> Garbage:
+    def collect(self, keep: int | None = None, only: str | None = None) -> Garbage:
         """Remove builds that nothing needs and leftovers; with `keep`, first forget older generations beyond that many.
 
+        Args:
+            keep: how many generations stay; None forgets none.
+            only: the one instance that forgets; None is all of them.
+
         Raises:
+            UnknownInstanceError: there is no instance `only`; nothing was removed.
             CorruptStateError: an instance's record is damaged: nobody knows which builds it needs; nothing was removed.
             StorageError: the disk failed.
         """
         instances = self._installer.instances
         records = [record for name in instances.names() if (record := instances.find_or_none(name))]
+        trimmed = records if only is None else [instances.find(only)]
         garbage = Garbage()
         if keep is not None:
-            for record in records:
+            for record in trimmed:
                 self._trim(record.name, keep, garbage)
         self._remove_builds(garbage)
         self._remove_staging(garbage)

@@ -113,13 +113,12 @@ def _generation_problems(instance: Instance, home: Home, damaged: dict[str, Llam
     existing = Builds(home).ids()
     for number, build_id in enumerate(instance.build_ids()):
         place = str(home.builds_dir / build_id)
-        mend = repair if number == 0 else f"{repair}, or {_COLLECT} --keep {number} (forgets the builds before)"
         generation = "build" if number == 0 else "earlier build"
         if build_id not in existing:
-            yield Problem(f"the {generation} of the instance '{instance.name}' is missing", place, mend)
+            yield Problem(f"the {generation} of the instance '{instance.name}' is missing", place, repair)
         elif build_id in damaged:
             error = damaged[build_id]
-            yield Problem(f"{generation} of '{instance.name}': {error.message}", place, _mend_of(error, mend))
+            yield Problem(f"{generation} of '{instance.name}': {error.message}", place, _mend_of(error, repair))
 
 
 def _link_problems(instances: Instances, instance: Instance) -> Iterator[Problem]:

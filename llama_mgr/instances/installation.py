@@ -91,13 +91,11 @@ class Installer:
 
         Raises:
             BadNameError, NameTakenError: the name cannot be used.
-            BadInputError: `parallel` is out of range, even where nothing must be compiled.
             IntegrityError: the pinned version is another commit now.
             NameTakenError: it is a linked instance.
             LlamaMgrError: whatever `Builder.prepare` and `Builder.build` raise.
         """
         started = time.monotonic()
-        self.builder.check_parallel(parallel)
         if name is not None:
             checked_name(name, taken=self.instances.names())
         wanted = self.settled(wanted)
@@ -121,10 +119,9 @@ class Installer:
 
         Raises:
             UnknownInstanceError: there is no such instance.
-            BadInputError: it is a linked directory, which has no version to update to; or `parallel` is out of range.
+            BadInputError: it is a linked directory, which has no version to update to.
         """
         started = time.monotonic()
-        self.builder.check_parallel(parallel)
         instance = self.instances.find(name)
         if instance.linked is not None:
             raise BadInputError(
@@ -132,7 +129,7 @@ class Installer:
             )
         wanted = instance.current.wanted
         if version is not None:
-            wanted = msgspec.structs.replace(wanted, version=version, branch=None)
+            wanted = _at_version(wanted, version)
         elif not wanted.moves:
             wanted = msgspec.structs.replace(wanted, version="latest")
         if ignore_python:
@@ -170,7 +167,7 @@ class Installer:
         )
         return Outcome(instance, build, action, became_default, time.monotonic() - started)
 
-    def rebuild(self, name: str, broken: Generation, mend: str, parallel: int | None = None) -> BuildRecord:
+    def rebuild(self, name: str, broken: Generation, pin: Pin, parallel: int | None = None) -> BuildRecord:
         """Make the build of a generation of `name` again, from its commit; the caller holds the instance's lock.
 
         The build that is there stays until the new one is whole. Nothing is compiled when all its files turn out to be
@@ -179,13 +176,13 @@ class Installer:
         Args:
             name: the instance.
             broken: one of its generations.
-            mend: the command that helps where its source is another commit now, and this cannot.
+            pin: its commit, and what helps where its source is another one now, so that this cannot.
             parallel: compile jobs at once.
 
         Raises:
             LlamaMgrError: as `install`; nothing changed.
         """
-        prepared = self.prepare(broken.wanted, Pin(broken.version, broken.commit, mend))
+        prepared = self.prepare(broken.wanted, pin)
         with self._claimed(prepared.plan.build_id, f"repair {name}"):
             build, _ = self.builder.build(prepared, parallel, by_hash=True)
             self.instances.replace_build(name, broken.build_id, build)
@@ -323,3 +320,14 @@ def _request_of(wanted: WantedBuild) -> Request:
         allow_http=wanted.allow_http,
     )
     return Request(source, wanted.recipe, tuple(wanted.parts), wanted.defines, tuple(wanted.targets))
+
+
+def _at_version(wanted: WantedBuild, version: str) -> WantedBuild:
+    """Return `wanted` at another VERSION; what only made sense for the old one goes."""
+    kind = parsed_version(version).kind
+    wanted = msgspec.structs.replace(wanted, version=version, branch=None)
+    if kind == "path":
+        return msgspec.structs.replace(wanted, repo_url=None, source="auto")
+    if wanted.source == "snapshot" and kind not in {"latest", "build"}:  # the package index knows only these
+        return msgspec.structs.replace(wanted, source="auto")
+    return wanted

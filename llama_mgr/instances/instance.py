@@ -43,13 +43,17 @@ class WantedBuild(msgspec.Struct, kw_only=True, frozen=True):
     defines: dict[str, str] = {}
     targets: list[str] = []
     allow_http: bool = False
-    python: bool = True
-    """Whether the converter gets its Python environment."""
+    python: bool | None = None
+    """Whether the converter gets its Python environment; None when nobody said, as in records of older versions."""
 
     @property
     def moves(self) -> bool:
         """Whether the same words may mean another commit tomorrow."""
         return self.branch is not None or parsed_version(self.version).moves
+
+    def with_usual_python(self, python: bool | None) -> "WantedBuild":
+        """Return this with `python` where nobody said whether the converter gets its environment."""
+        return self if self.python is not None else msgspec.structs.replace(self, python=python)
 
 
 class Generation(msgspec.Struct, kw_only=True, frozen=True):
@@ -161,6 +165,7 @@ class Instances:
     def point(self, name: str, build: BuildRecord, wanted: WantedBuild) -> Instance:
         """Make `name` stand for `build`; what it stood for before becomes an earlier generation.
 
+        Where `wanted` does not say whether the converter gets its environment, what was said before holds.
         The record is written first, and is the commit; the link follows. The caller holds the instance's lock.
 
         Raises:
@@ -169,6 +174,8 @@ class Instances:
         instance = self.find_or_none(name) or Instance(name=name, made_at=store.now_at())
         if instance.linked is not None:
             raise linked_error(instance)
+        if instance.generations:
+            wanted = wanted.with_usual_python(instance.current.wanted.python)
         generation = Generation(
             build_id=build.build_id,
             version=build.plan.version,

@@ -79,6 +79,14 @@ class Manifest(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, froze
             python=self.python,
         )
 
+    def settings_used(self, settings: Settings) -> list[str]:
+        """Return the keys of those `settings` that fill in what the manifest leaves out."""
+        is_used = {
+            "default-arch": self.arch is None,
+            "source.repo-url": not self.repo_url and self._usual_repository(settings) is not None,
+        }
+        return [key for key, used in is_used.items() if used]
+
     def _usual_repository(self, settings: Settings) -> str | None:
         """Return the repository of the settings; None for what comes from no repository."""
         is_from_git = self.source != "snapshot" and parsed_version(self.version).kind != "path"

@@ -20,6 +20,8 @@ class Pin:
     """40 hex digits, `snapshot:<sha256>` or `tree:<sha256>`, as in `Source.commit`."""
     mend: str
     """What to do when the version stands for another commit now."""
+    meaning: str = ""
+    """What that does, in words, where `mend` is a bare command."""
 
     def applied_to(self, wanted: WantedBuild) -> WantedBuild:
         """Return `wanted` so that locating its source finds this commit, whatever its branch or `latest` is now."""
@@ -40,12 +42,10 @@ class Pin:
             IntegrityError: the source is another commit now: a tag was moved, or the local tree was changed.
         """
         if prepared.source.commit != self.commit:
-            raise IntegrityError(
-                "cannot find the recorded commit of",
-                self.version,
-                f"it is {prepared.source.commit[:21]} now, not {self.commit[:21]}",
-                hint=self.mend,
-            )
+            why = f"it is {prepared.source.commit[:21]} now, not {self.commit[:21]}"
+            if self.meaning:
+                why = f"{why}; {self.meaning}"
+            raise IntegrityError("cannot find the recorded commit of", self.version, why, hint=self.mend)
         return dataclasses.replace(
             prepared,
             source=dataclasses.replace(prepared.source, version=self.version),

@@ -82,7 +82,7 @@ class Sync:
             return Done(step.name, "unchanged", step.why)
         try:
             if step.state == "equal":
-                instance = self._installer.instances.find(step.name)
+                instance = self._completed(step.name, step.file.manifest.python)
                 done = Done(step.name, "unchanged", step.why)
             else:
                 wanted = step.file.manifest.wanted(self._settings)
@@ -116,11 +116,22 @@ class Sync:
             state, why = "damaged", error.message
         return Step(name, state, why, file, pin)
 
+    def _completed(self, name: str, python: bool) -> Instance:
+        """Return the instance; where nobody said whether it wants `python`, its manifest's word is written down."""
+        instances = self._installer.instances
+        if instances.find(name).current.wanted.python is None:
+            with self._installer.locked(name, f"sync {name}"):
+                instance = instances.find(name)
+                wanted = instance.current.wanted.with_usual_python(python)
+                instances.point(name, instances.build_of(instance), wanted)
+        return instances.find(name)
+
     def _compared(self, instance: Instance, file: ManifestFile, pin: Pin | None) -> tuple[State, str]:
         wanted = self._installer.settled(file.manifest.wanted(self._settings))
         current = instance.current
-        if current.wanted != wanted:
-            return "changed", f"the manifest has another {_difference(current.wanted, wanted)}"
+        was_wanted = current.wanted.with_usual_python(wanted.python)
+        if was_wanted != wanted:
+            return "changed", f"the manifest has another {_difference(was_wanted, wanted)}"
         try:
             builds = self._installer.builder.builds
             builds.check_sizes(builds.find(current.build_id))

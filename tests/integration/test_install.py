@@ -152,6 +152,14 @@ def test_an_instance_of_a_branch_can_be_brought_to_a_version(cli: Cli, tiny_repo
     assert cli.json("update", "it", "--ignore-python")["build_number"] == 11434
 
 
+def test_an_instance_of_a_repository_can_be_brought_to_a_local_tree(
+    cli: Cli, tiny_repository: TinyRepository, tmp_path: Path
+) -> None:
+    cli.done("install", "it", "b11401", "--repo-url", tiny_repository.url, *BUILT)
+    tree = shutil.copytree(TINY_DIR, tmp_path / "tree")
+    assert cli.json("update", "it", tree, "--ignore-python")["version"] == "local-tree"
+
+
 def test_a_define_that_the_tree_does_not_know_is_an_error_before_compiling(
     cli: Cli, tiny_repository: TinyRepository, home: Home
 ) -> None:

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import time
 
+import msgspec
 import pytest
 
+from llama_mgr.instances.instance import Instances
 from llama_mgr.models.starter import RECORD_KIND, ModelRecord
 from llama_mgr.paths import Home
 from llama_mgr.serving.server_record import running_servers
@@ -44,6 +46,18 @@ def test_from_nothing_to_an_answer(ready: Cli, home: Home) -> None:
     assert "500 tokens/s" in again.stdout
     assert f"llama-mgr exec -i {first['instance']}" in again.stdout
     assert "using the instance" in again.stderr
+
+
+def test_it_says_nothing_about_the_converter_of_an_instance_that_is_there(ready: Cli, home: Home) -> None:
+    quickstart = ("quickstart", "--arch", "cpu", "--stop-after")
+    name = ready.json(*quickstart, timeout_s=110)["instance"]
+    instances = Instances(home)
+    instance = instances.find(name)
+    assert instance.current.wanted.python is None
+    wanted = msgspec.structs.replace(instance.current.wanted, python=True)
+    instances.point(name, instances.build_of(instance), wanted)
+    ready.done(*quickstart)
+    assert instances.find(name).current.wanted == wanted
 
 
 def test_it_serves_until_ctrl_c(ready: Cli, home: Home) -> None:

@@ -129,6 +129,7 @@ def test_a_build_that_crashes_when_it_calculates(cpu: Made, copied: Path, enviro
     ("script", "why"),
     [
         ("echo 'ggml_cuda: out of memory' >&2; kill -ABRT $$", "killed by SIGABRT (it says: ggml_cuda: out of memory)"),
+        ("echo 'std::bad_alloc' >&2; kill -ABRT $$", "killed by SIGABRT (it says: std::bad_alloc)"),
         ("echo 'error: unknown argument: -r' >&2; exit 1", "status 1 (it says: error: unknown argument: -r)"),
         ("kill -KILL $$", "killed by SIGKILL"),
     ],
@@ -140,6 +141,17 @@ def test_a_calculation_that_could_not_be_tried(
     (remark,) = prove(copied, CPU, 11434, cpu.said, environ, gpu_present=False)
     assert remark.startswith("whether it calculates could not be tried: `llama-bench`")
     assert remark.endswith(why)
+
+
+def test_a_gpu_build_that_aborts_without_its_gpu_is_accepted(cpu: Made, copied: Path, environ: dict[str, str]) -> None:
+    recipe = replace(CPU, device_prefix="Vulkan")
+    script = "#!/bin/sh\necho 'vk::IncompatibleDriverError' >&2\nkill -ABRT $$\n"
+    (copied / "bin" / "llama-bench").write_text(script)
+    (remark,) = prove(copied, recipe, 11434, cpu.said, environ, gpu_present=False)
+    assert "vk::IncompatibleDriverError" in remark
+    with pytest.raises(VerificationError, match=r"crashes when it calculates: .*vk::IncompatibleDriverError") as caught:
+        prove(copied, recipe, 11434, cpu.said, environ, gpu_present=True)
+    assert "compiler" not in (caught.value.hint or "")
 
 
 def test_the_tiny_model_is_a_whole_gguf_file(cpu: Made, copied: Path, environ: dict[str, str], tmp_path: Path) -> None:

@@ -33,3 +33,10 @@ def test_version_loads_nothing_heavy(environ: dict[str, str], words: tuple[str, 
     loaded = modules_after(environ, *words)
     assert "click" in loaded, "the modules were not seen"
     assert loaded & HEAVY == set()
+
+
+def test_looking_at_settings_loads_nothing_of_the_build(environ: dict[str, str]) -> None:
+    for words in (("config", "show"), ("config", "get", "default-arch")):
+        loaded = {name for name in modules_after(environ, *words) if name.startswith("llama_mgr.")}
+        assert "llama_mgr.settings" in loaded, "the modules were not seen"
+        assert not {name for name in loaded if name.startswith("llama_mgr.build")}

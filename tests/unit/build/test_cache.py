@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr.build.cache import CacheCounts, CompilerCache, counts_of
-from llama_mgr.errors import BadConfigError, StorageError
+from llama_mgr.build.cache import CacheCounts, CompilerCache, counts_of, is_size
+from llama_mgr.errors import StorageError
 from llama_mgr.process import child_environ
 from tests.tools.tiny_build import program
 
@@ -88,20 +88,14 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", ["", "abc", "10 Gigs", "-1G", "10G\n"])
-def test_a_size_that_ccache_would_refuse(tmp_path: Path, size: str) -> None:
-    with pytest.raises(BadConfigError, match=r"build\.cache\.max-size"):
-        CompilerCache(Path("/c"), tmp_path, base_dir=tmp_path, max_size=size).environ()
-
-
-def test_a_remote_that_is_no_url_is_refused_and_not_shown(tmp_path: Path) -> None:
-    with pytest.raises(BadConfigError) as caught:
-        CompilerCache(Path("/c"), tmp_path, base_dir=tmp_path, remote="//user:secret@host").environ()
-    assert "secret" not in caught.value.message
+def test_a_size_that_ccache_would_refuse(size: str) -> None:
+    assert not is_size(size)
 
 
 @needs_compiler
 @pytest.mark.parametrize("size", ["0", "10G", "500M", "1.5T", "5GiB", "5 GB", "100k"])
 def test_a_size_that_passes_is_one_that_ccache_takes(tmp_path: Path, size: str) -> None:
+    assert is_size(size)
     directory = staged(tmp_path, "op")
     cache = CompilerCache(CCACHE, tmp_path / "ccache", base_dir=directory, max_size=size)
     compile_in(directory, cache)

@@ -139,9 +139,6 @@ REFUSED: dict[str, dict[str, Callable[[], bytes]]] = {
         "sparse file": _sparse,
         "sizes that disagree": _size_clash,
     },
-    "has a negative size": {
-        "negative size": _negative_size,
-    },
     "a header has 98.0 KiB": {
         "oversized extended header": _long_pax,
     },
@@ -199,3 +196,11 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(
     assert list(room.iterdir()) == []
     assert not Path("/llama-mgr-canary").exists()
     assert caught.value.message.isprintable()
+
+
+def test_a_negative_size_is_refused(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "hostile.tar.gz", _negative_size())
+    # Some releases of Python 3.11 find it themselves, and call the archive damaged.
+    with pytest.raises((RefusedError, IntegrityError), match=r"has a negative size|it is damaged"):
+        extract_tar(archive, tmp_path / "out", "src")
+    assert not (tmp_path / "out").exists()

@@ -32,14 +32,14 @@ def test_jobs_by_cores_and_free_memory(cores: int, free_bytes: int, job_memory_m
 
 @pytest.mark.parametrize("asked", [1, 8, 32])
 def test_asked_jobs_within_the_cap_are_taken(asked: int) -> None:
-    assert preflight.checked_jobs(asked, HOST, "--parallel") == asked
+    preflight.check_jobs(asked, HOST, "cannot use --parallel")
     assert preflight.jobs(HOST, 3072, asked) == asked
 
 
 @pytest.mark.parametrize("asked", [0, -3, 33, 10**9])
 def test_asked_jobs_beyond_the_cap_are_refused(asked: int) -> None:
     with pytest.raises(BadInputError, match=rf"--parallel '{asked}': 1 to 32 are allowed .* 8 cores"):
-        preflight.checked_jobs(asked, HOST, "--parallel")
+        preflight.check_jobs(asked, HOST, "cannot use --parallel")
 
 
 def check(

@@ -151,6 +151,14 @@ def test_the_users_defines_win_and_can_be_asked_for() -> None:
     assert {name: one.value for name, one in found.defines.items()} == {"A": "mine", "B": "mine"}
 
 
+def test_flags_of_the_user_join_those_of_a_recipe() -> None:
+    text = 'cmake = { CMAKE_CXX_FLAGS = "-mno-amx-tile", CMAKE_CXX_STANDARD = "17" }'
+    found = result(f"[[rule]]\n{text}", overrides={"CMAKE_CXX_FLAGS": "-g", "CMAKE_CXX_STANDARD": "20"}).defines
+    assert found["CMAKE_CXX_FLAGS"].value == "-mno-amx-tile -g"
+    assert found["CMAKE_CXX_FLAGS"].origin.endswith("; --define")
+    assert found["CMAKE_CXX_STANDARD"].value == "20"
+
+
 def test_environment_of_a_vendor_is_inherited_unless_a_rule_sets_it() -> None:
     text = 'inherit-environ = ["ROOT", "HOME_OF_IT", "GONE"]\n[[rule]]\nenv = { ROOT = "ours" }'
     found = result(text, facts={"env.ROOT": "theirs", "env.HOME_OF_IT": "/h"}).environ

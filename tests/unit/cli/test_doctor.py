@@ -25,7 +25,7 @@ def test_a_sound_machine(cli: Cli, home: Home) -> None:
 def test_leftovers_and_damage_and_the_commands_that_mend_them(cli: Cli, home: Home) -> None:
     (home.staging_dir / "b9-cpu-0123").mkdir(parents=True)
     answer = cli.done("doctor")
-    assert "leftover: unfinished work" in answer.stdout
+    assert "remark: unfinished work" in answer.stdout
     assert "mend:  llama-mgr instance gc" in answer.stdout
     cli.done("instance", "gc")
     home.instances_dir.mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ def test_a_bad_name_that_is_no_only_word_or_no_version_stays_one(world: World, w
 def said(cli: Cli, repository: TinyRepository, *words: str) -> bool:
     """Whether a dry run says that the branch is not what will be built."""
     answer = cli.done("install", *words, "--dry-run", "--arch", "cpu", "--repo-url", repository.url)
-    return f"llama-mgr install {words[0]} {words[0]}" in " ".join(answer.stderr.split())
+    return f"for the branch write it after a name: {words[0]} {words[0]}" in " ".join(answer.stderr.split())
 
 
 def test_a_name_that_is_also_a_branch_is_said_before_anything_is_built(

@@ -2,6 +2,8 @@
 
 import pytest
 
+from llama_mgr import store
+from llama_mgr.build.record import RECORD_NAME, Builds, recorded_files
 from llama_mgr.errors import ChildFailedError, IntegrityError
 from llama_mgr.instances.execution import damage_found
 from llama_mgr.instances.instance import Instance, Instances, WantedBuild
@@ -15,12 +17,14 @@ def main(home: Home, make_build: MakeBuild) -> Instance:
     return Instances(home).point("main", make_build(1), WantedBuild())
 
 
-@pytest.mark.parametrize("how", ["empty", "cut", "other bytes", "gone"])
+@pytest.mark.parametrize("how", ["empty", "cut", "other bytes", "gone", "not executable"])
 @pytest.mark.parametrize("name", ["llama-server", "server"])
 def test_a_damaged_program_is_an_integrity_error(cli: Cli, home: Home, main: Instance, how: str, name: str) -> None:
     program = program_of(home, main.current.build_id)
     if how == "gone":
         program.unlink()
+    elif how == "not executable":
+        program.chmod(0o644)
     else:
         size = {"empty": 0, "cut": 5, "other bytes": program.stat().st_size}[how]
         program.write_bytes(b"\x7fELF".ljust(size, b"\0")[:size])
@@ -32,7 +36,11 @@ def test_a_damaged_program_is_an_integrity_error(cli: Cli, home: Home, main: Ins
 def test_a_whole_program_that_this_system_cannot_run_is_not_called_damaged(
     cli: Cli, home: Home, main: Instance
 ) -> None:
-    program_of(home, main.current.build_id).chmod(0o644)
+    prefix = Instances(home).prefix(main)
+    program_of(home, main.current.build_id).write_text("#!/no/such/interpreter\n")
+    record = Builds(home).find(main.current.build_id)
+    record.files["bin/llama-server"] = recorded_files(prefix)["bin/llama-server"]
+    store.write_document(prefix / RECORD_NAME, "build", record)
     answer = cli("exec", "-i", "main", "server")
     assert (answer.status, "repair" in answer.stderr) == (8, False), answer.stderr
 

@@ -14,7 +14,7 @@ from llama_mgr import locks, staging
 from llama_mgr.build.builder import Prepared
 from llama_mgr.build.record import BuildRecord, Builds
 from llama_mgr.cli.running import running_builds
-from llama_mgr.errors import BuildFailedError, CorruptStateError
+from llama_mgr.errors import BuildFailedError, CorruptStateError, UnknownInstanceError
 from llama_mgr.instances.garbage import Collector, Garbage
 from llama_mgr.instances.health import problems
 from llama_mgr.instances.installation import Installer
@@ -34,9 +34,10 @@ def collect(
     running: dict[str, list[str]] | None = None,
     *,
     keep: int | None = None,
+    only: str | None = None,
     dry: bool = False,
 ) -> Garbage:
-    return Collector(home, installer, lambda: running or {}, SilentReporter(), dry_run=dry).collect(keep)
+    return Collector(home, installer, lambda: running or {}, SilentReporter(), dry_run=dry).collect(keep, only)
 
 
 def everything(root: Path) -> dict[Path, bytes | str]:
@@ -70,6 +71,29 @@ def test_keep_forgets_older_generations_first(home: Home, shelf_installer: Insta
     assert real.builds == [builds[1].build_id]
     assert real.generations == {"main": [builds[1].build_id, builds[0].build_id]}
     assert Instances(home).find("main").build_ids() == [builds[2].build_id]
+
+
+def test_one_instance_alone_may_forget(home: Home, shelf_installer: Installer, make_build: MakeBuild) -> None:
+    first, second, third, unneeded = (make_build(number) for number in (1, 2, 3, 4))
+    for name, builds in (("main", (first, second)), ("other", (first, third))):
+        for build in builds:
+            Instances(home).point(name, build, WantedBuild())
+    with pytest.raises(UnknownInstanceError):
+        collect(home, shelf_installer, keep=1, only="nobody")
+    assert unneeded.build_id in Builds(home).ids()
+    dry = collect(home, shelf_installer, keep=1, only="main", dry=True)
+    real = collect(home, shelf_installer, keep=1, only="main")
+    assert dry == real
+    assert (real.generations, real.builds) == ({"main": [first.build_id]}, [unneeded.build_id])
+    assert Instances(home).find("main").build_ids() == [second.build_id]
+    assert Instances(home).find("other").build_ids() == [third.build_id, first.build_id]
+
+
+def test_a_name_without_keep_is_refused(cli: Cli, home: Home, make_build: MakeBuild) -> None:
+    build = make_build(1)
+    answer = cli("instance", "gc", "main")
+    assert (answer.status, "hint:  llama-mgr instance gc\n" in answer.stderr) == (2, True), answer.stderr
+    assert Builds(home).ids() == [build.build_id]
 
 
 def test_a_dry_run_changes_nothing(home: Home, shelf_installer: Installer, make_build: MakeBuild) -> None:

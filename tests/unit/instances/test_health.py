@@ -43,6 +43,10 @@ def truncate(home: Home, build: BuildRecord) -> None:
     program_of(home, build.build_id).write_text("#!")
 
 
+def forbid_program(home: Home, build: BuildRecord) -> None:
+    program_of(home, build.build_id).chmod(0o644)
+
+
 def delete_program(home: Home, build: BuildRecord) -> None:
     program_of(home, build.build_id).unlink()
 
@@ -92,6 +96,7 @@ def break_recipe(home: Home, build: BuildRecord) -> None:  # noqa: ARG001
     ("damage", "what", "where", "mend"),
     [
         (truncate, "llama-server has 2 bytes", "builds/b2-", "llama-mgr instance repair main"),
+        (forbid_program, "llama-server is not executable", "builds/b2-", "llama-mgr instance repair main"),
         (delete_program, "llama-server is missing", "builds/b2-", "llama-mgr instance repair main"),
         (break_build_record, "not a JSON document", "builds/b2-", "llama-mgr instance repair main"),
         (
@@ -127,13 +132,13 @@ def test_a_missing_build_is_named_and_its_dangling_link_is_one_with_it(home: Hom
     assert problem.mend == "llama-mgr instance repair main"
 
 
-def test_a_damaged_earlier_build_can_be_made_again_or_forgotten(home: Home, build: BuildRecord) -> None:
+def test_a_damaged_earlier_build_can_be_made_again(home: Home, build: BuildRecord) -> None:
     earlier = Instances(home).find("main").build_ids()[1]
     assert earlier != build.build_id
     program_of(home, earlier).unlink()
     problem = only(problems(home))
     assert problem.what.startswith("earlier build of 'main'")
-    assert problem.mend.startswith("llama-mgr instance repair main, or llama-mgr instance gc --keep 1 ")
+    assert problem.mend == "llama-mgr instance repair main"
 
 
 def test_changed_bytes_of_the_same_size_are_found_by_hashing(home: Home, build: BuildRecord) -> None:

@@ -216,6 +216,17 @@ def test_a_manifest_without_python_makes_no_environment(tmp_path: Path) -> None:
         assert wanted.python is expected
 
 
+@pytest.mark.parametrize("before", [True, False, None])
+@pytest.mark.parametrize("said", [True, False, None])
+def test_an_install_that_says_nothing_about_python_changes_nothing_about_it(
+    shelf_installer: Installer, tiny_repository: TinyRepository, before: bool | None, said: bool | None
+) -> None:
+    for python in (before, said):
+        wanted = WantedBuild(version="b11434", repo_url=tiny_repository.url, python=python)
+        outcome = shelf_installer.install(None, wanted)
+    assert outcome.instance.current.wanted.python is (before if said is None else said)
+
+
 def test_an_update_remembers_whether_the_converter_gets_an_environment(
     shelf_installer: Installer, tiny_repository: TinyRepository
 ) -> None:

@@ -1,5 +1,6 @@
 """Repair: what is found, what is built again, and that a failed repair takes nothing away."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import pytest
 from llama_mgr.build import use
 from llama_mgr.build.builder import Prepared
 from llama_mgr.build.record import BuildRecord, Builds
-from llama_mgr.errors import BuildFailedError, IntegrityError, InUseError, LlamaMgrError
+from llama_mgr.errors import BuildFailedError, IntegrityError, InUseError, LlamaMgrError, NotFoundError
 from llama_mgr.instances.health import held_locks
 from llama_mgr.instances.installation import Installer
-from llama_mgr.instances.instance import Instances, WantedBuild
+from llama_mgr.instances.instance import Instance, Instances, WantedBuild
 from llama_mgr.instances.repair import damage, repair
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from llama_mgr.settings import BuildSettings, Settings
 from tests.conftest import Cli
-from tests.tools.shelf_build import ShelfBuilder, program_of
+from tests.tools.listener import Listener
+from tests.tools.shelf_build import MakeBuild, ShelfBuilder, program_of
 from tests.tools.tiny_repository import TINY_DIR, TinyRepository
 
 
@@ -34,6 +36,8 @@ def spoil(home: Home, build_id: str, how: str) -> None:
         program.write_bytes(program.read_bytes()[:-2] + b"x\n")
     elif how == "file gone":
         program.unlink()
+    elif how == "not executable":
+        program.chmod(0o644)
     elif how == "record gone":
         (Builds(home).directory(build_id) / "build.json").unlink()
     elif how == "record torn":
@@ -48,7 +52,9 @@ def test_a_whole_instance_needs_nothing(shelf_installer: Installer, build_id: st
     assert Builds(shelf_installer.instances._home).ids() == [build_id]
 
 
-@pytest.mark.parametrize("how", ["other bytes", "file gone", "record gone", "record torn", "build gone"])
+@pytest.mark.parametrize(
+    "how", ["other bytes", "file gone", "not executable", "record gone", "record torn", "build gone"]
+)
 def test_a_damaged_build_is_made_again_from_the_same_commit(
     home: Home, shelf_installer: Installer, build_id: str, how: str, tiny_repository: TinyRepository
 ) -> None:
@@ -140,24 +146,108 @@ def test_an_earlier_build_that_turns_into_the_current_one_is_there_once(home: Ho
     assert instances.find("main").build_ids() == [current]
 
 
-def test_a_build_whose_source_was_changed_can_be_forgotten(
-    home: Home, shelf_installer: Installer, tmp_path: Path
+class Tree:
+    """The instance `main` of a local tree, whose earlier states are gone, so that they cannot be built again."""
+
+    def __init__(self, directory: Path, installer: Installer) -> None:
+        self.directory = shutil.copytree(TINY_DIR, directory)
+        self._installer = installer
+
+    def write(self, text: str) -> None:
+        (self.directory / "README.md").write_text(text)
+
+    def install(self, text: str) -> str:
+        self.write(text)
+        return self._installer.install("main", WantedBuild(version=str(self.directory))).build.build_id
+
+
+@pytest.fixture
+def tree(tmp_path: Path, shelf_installer: Installer) -> Tree:
+    return Tree(tmp_path / "tree", shelf_installer)
+
+
+def advised(installer: Installer) -> list[str]:
+    """Return the words of the command that a repair of `main`, which fails, tells; it can be pasted as it is."""
+    with pytest.raises((IntegrityError, NotFoundError)) as caught:
+        repair(installer, "main", dict, SilentReporter(), None)
+    assert caught.value.hint is not None
+    return shlex.split(caught.value.hint)
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_an_earlier_build_whose_source_is_no_more_can_be_forgotten_by_its_instance_alone(
+    cli: Cli, home: Home, shelf_installer: Installer, tree: Tree, make_build: MakeBuild, how: str
 ) -> None:
-    tree = shutil.copytree(TINY_DIR, tmp_path / "tree")
-    ids = []
-    for text in ("one", "two"):
-        (tree / "README.md").write_text(text)
-        ids.append(shelf_installer.install("main", WantedBuild(version=str(tree))).build.build_id)
-    spoil(home, ids[0], "file gone")
-    with pytest.raises(IntegrityError) as caught:
-        repair(shelf_installer, "main", dict, SilentReporter(), None)
-    assert str(caught.value.hint).startswith("llama-mgr instance gc --keep 1 ")
+    gone, current = tree.install("one"), tree.install("two")
+    for number in (1, 2):
+        Instances(home).point("other", make_build(number), WantedBuild())
+    others = Instances(home).find("other")
+    spoil(home, gone, "file gone")
+    if how == "gone":
+        shutil.rmtree(tree.directory)
+    words = advised(shelf_installer)
+    assert words == ["llama-mgr", "instance", "gc", "main", "--keep", "1"]
+    cli.done(*words[1:])
+    cli.done("instance", "repair", "main", "--check")
+    assert Instances(home).find("main").build_ids() == [current]
+    assert Instances(home).find("other") == others
+
+
+def test_a_current_build_whose_source_was_changed_can_be_updated(
+    home: Home, shelf_installer: Installer, tree: Tree
+) -> None:
+    spoil(home, tree.install("one"), "file gone")
+    tree.write("two")
+    assert advised(shelf_installer) == ["llama-mgr", "update", "main", str(tree.directory)]
+    shelf_installer.update("main", str(tree.directory))
     Instances(home).trim("main", 1)
-    (tree / "README.md").write_text("three")
-    spoil(home, ids[1], "file gone")
+    assert damage(shelf_installer, "main").first is None
+
+
+def test_what_cannot_be_mended_keeps_nothing_else_from_being_mended(
+    home: Home, shelf_installer: Installer, tree: Tree, tiny_repository: TinyRepository
+) -> None:
+    oldest = tree.install("one")
+    old = shelf_installer.install("main", WantedBuild(version="b11401", repo_url=tiny_repository.url)).build.build_id
+    older, current = tree.install("two"), tree.install("three")
+    for build_id in (oldest, old, older, current):
+        spoil(home, build_id, "file gone")
+    link = home.instances_dir / "main" / "current"
+    link.unlink()
+    whole: list[bool] = []
+
+    def after(instance: Instance) -> str:
+        Instances(home).require_whole(instance, instance.current.build_id)
+        whole.append(link.resolve() == Instances(home).prefix(instance))
+        return "mended the rest"
+
+    said = Listener()
     with pytest.raises(IntegrityError) as caught:
-        repair(shelf_installer, "main", dict, SilentReporter(), None)
-    assert str(caught.value.hint).startswith(f"llama-mgr update main {tree} ")
+        repair(shelf_installer, "main", dict, said, None, after)
+    assert caught.value.hint == "llama-mgr instance gc main --keep 1"
+    assert set(damage(shelf_installer, "main").builds) == {oldest, older}
+    assert whole == [True]
+    assert [one for one in said.notes if not one.startswith("--arch")] == [
+        f"put the link {link} right", f"built {current} again", "mended the rest", f"built {old} again",
+        "llama-mgr instance gc main --keep 3",
+    ]  # fmt: skip
+    assert any("cannot find the recorded commit" in warning for warning in said.warnings)
+
+
+def test_earlier_builds_are_mended_even_where_the_current_one_cannot_be(
+    home: Home, shelf_installer: Installer, tree: Tree, tiny_repository: TinyRepository
+) -> None:
+    earlier = shelf_installer.install("main", WantedBuild(version="b11401", repo_url=tiny_repository.url))
+    current = tree.install("one")
+    tree.write("two")
+    for build_id in (earlier.build.build_id, current):
+        spoil(home, build_id, "file gone")
+    called: list[str] = []
+    with pytest.raises(IntegrityError):
+        repair(
+            shelf_installer, "main", dict, SilentReporter(), None, lambda instance: called.append(instance.name) or ""
+        )
+    assert (list(damage(shelf_installer, "main").builds), called) == ([current], [])
 
 
 class WatchedBuilder(ShelfBuilder):

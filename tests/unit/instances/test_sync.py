@@ -83,7 +83,7 @@ def test_sync_installs_what_is_missing_and_then_does_nothing(team: Team) -> None
 
 def test_what_belongs_to_an_instance_is_made_even_when_that_is_equal(team: Team) -> None:
     team.manifest("one", 'version = "b11401"\npython = false\n')
-    seen: list[tuple[str, bool]] = []
+    seen: list[tuple[str, bool | None]] = []
 
     def after(instance: Instance) -> None:
         seen.append((instance.name, instance.current.wanted.python))
@@ -95,6 +95,21 @@ def test_what_belongs_to_an_instance_is_made_even_when_that_is_equal(team: Team)
             assert sync.install(step, None, after).error is None
     assert seen == [("one", False), ("one", False), ("one", True)]
     assert built(team) == ["b11401"]
+
+
+@pytest.mark.parametrize("python", ["true", "false"])
+def test_a_record_that_does_not_say_whether_python_is_wanted_equals_its_manifest(team: Team, python: str) -> None:
+    team.manifest("one", f'version = "b11401"\npython = {python}\n')
+    team.synced()
+    record = team.home.instances_dir / "one.json"
+    document = json.loads(record.read_text())
+    for generation in document["generations"]:
+        del generation["wanted"]["python"]
+    record.write_text(json.dumps(document))
+    assert Instances(team.home).find("one").current.wanted.python is None
+    assert team.states() == {"one": "equal"}
+    assert team.actions() == {"one": "unchanged"}
+    assert Instances(team.home).find("one").current.wanted.python is (python == "true")
 
 
 def test_a_changed_manifest_changes_its_instance_only(team: Team) -> None:
