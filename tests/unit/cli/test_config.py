@@ -11,6 +11,7 @@ from llama_mgr.paths import Home
 from llama_mgr.settings import Settings, settings_keys
 from llama_mgr.toml_file import parsed_toml
 from tests.conftest import Cli
+from tests.tools.tiny_build import program
 
 OWN = """\
 # ours, since March
@@ -179,7 +180,7 @@ def test_bad_values_are_mended_one_after_the_other(cli: Cli, home: Home) -> None
     cli.done("config", "show")
     for key, value in (
         ("default-arch", "cpu"),
-        ("build.tools.cmake", "/usr/bin/cmake"),
+        ("build.tools.cmake", str(program("cmake"))),
         ("build.cache.max-size", "10G"),
         ("source.repo-url", ""),
     ):
