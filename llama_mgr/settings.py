@@ -82,6 +82,11 @@ class BuildSettings(_Section, frozen=True):
     """Absolute paths of tools to use instead of those found: `cmake = "/usr/bin/cmake"`."""
     cache: CacheSettings = CacheSettings()
 
+    @property
+    def tool_paths(self) -> dict[str, Path]:
+        """`tools` as paths; nothing has been checked."""
+        return {name: Path(path) for name, path in self.tools.items()}
+
 
 class Settings(_Section, frozen=True):
     """All of config.toml."""

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from llama_mgr import locks
 from llama_mgr.build import preflight
@@ -67,7 +66,7 @@ class Builder:
         chain = Recipes(self._home).chain(request.recipe, list(request.parts))
         host = detect_host(self._environ)
         source = self.sources.locate(request.wanted)
-        overrides = {name: Path(path) for name, path in self._settings.build.tools.items()}
+        overrides = self._settings.build.tool_paths
         defines = {**parse_cmake_args(self._settings.build.cmake_args), **request.defines}
         known = {**source_facts(source), **{f"define.{name}": value for name, value in defines.items()}}
         toolchain = find_toolchain(

@@ -78,7 +78,7 @@ class Sources:
         self._environ = environ
         self._reporter = reporter
         self._settings = settings
-        self._git = GitProgram(environ, {name: Path(path) for name, path in settings.build.tools.items()})
+        self._git = GitProgram(environ, settings.build.tool_paths)
         self._snapshots = Snapshots(home, environ, reporter, settings.source.package_index or None)
 
     def locate(self, wanted: Wanted) -> Source:

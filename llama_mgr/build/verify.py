@@ -25,6 +25,7 @@ _OTOOL_LINE = re.compile(r"^\s+(\S+) \(compatibility version", re.MULTILINE)
 # It comes with the driver, which a machine that only builds need not have.
 _DRIVER_LIBRARIES = frozenset({"libcuda.so.1"})
 _ANOTHER_COMPILER = "nothing was published; try another compiler (CC=… CXX=…), or --arch cpu-portable"
+_SEE_THE_LOG = "nothing was published; see the log of the build"
 _CHILD_TIMEOUT_S = 60.0
 # How a program dies of code that the compiler got wrong or this processor lacks; ggml aborts when a GPU refuses it.
 _CRASHES = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP})
@@ -77,26 +78,24 @@ def prove(
     absent_drivers = sorted({name for one in linked for name in one.missing} & _DRIVER_LIBRARIES)
     whole = not any(one.missing for one in linked)
     for_gpu = resolved.device_prefix not in {"", "CPU"}
-    trouble, is_crash = _calculation(prefix, children) if whole else ("", False)
+    calculation = _calculation(prefix, children) if whole else _Calculation()
     # What a GPU build does without its GPU (it may abort) says nothing of the build.
-    crashed = is_crash and (gpu_present or not for_gpu)
+    crashed = calculation.is_crash and (gpu_present or not for_gpu)
     problems = [
         *_library_problems(linked, prefix, tolerated=frozenset() if gpu_present else _DRIVER_LIBRARIES),
         *(_version_problems(prefix, source_build_number, children) if whole else []),
-        *([f"it crashes when it calculates: {trouble}"] if crashed else []),
+        *([f"it crashes when it calculates: {calculation.trouble}"] if crashed else []),
         *_log_problems(resolved.verify, configure_log),
         *_artifact_problems(resolved.verify, prefix),
         *(_device_problems(resolved.verify, prefix, children) if gpu_present and whole else []),
     ]
     if problems:
-        raise VerificationError(
-            "cannot accept the build for recipe",
-            resolved.recipe,
-            "; ".join(problems),
-            hint=_ANOTHER_COMPILER if crashed and not for_gpu else "nothing was published; see the log of the build",
-        )
-    not_run = [f"not run here: {name}, which the GPU driver brings, is missing" for name in absent_drivers]
-    return [*not_run, *([f"whether it calculates could not be tried: {trouble}"] if trouble else [])]
+        hint = _ANOTHER_COMPILER if crashed and not for_gpu else _SEE_THE_LOG
+        raise VerificationError("cannot accept the build for recipe", resolved.recipe, "; ".join(problems), hint=hint)
+    remarks = [f"not run here: {name}, which the GPU driver brings, is missing" for name in absent_drivers]
+    if calculation.trouble:
+        remarks.append(f"whether it calculates could not be tried: {calculation.trouble}")
+    return remarks
 
 
 # -- libraries ---------------------------------------------------------------------------------------------------------
@@ -171,22 +170,31 @@ def _version_problems(prefix: Path, build_number: int, environ: Mapping[str, str
         yield f"{program.name} says that it is build {number}, not {build_number}"
 
 
-def _calculation(prefix: Path, environ: Mapping[str, str]) -> tuple[str, bool]:
-    """Let the build calculate with a tiny model; return what went wrong, if anything did, and whether it is a crash.
+@dataclass(frozen=True)
+class _Calculation:
+    """How a first calculation went."""
+
+    trouble: str = ""
+    """What went wrong, in words; empty when nothing did, or nothing could be run."""
+    is_crash: bool = False
+
+
+def _calculation(prefix: Path, environ: Mapping[str, str]) -> _Calculation:
+    """Let the build calculate with a tiny model.
 
     `--version` starts no kernel: a build whose matrix products crash passes it.
     """
     program = built_program(prefix, "bench")
     if program is None:
-        return "", False
+        return _Calculation()
     with tempfile.TemporaryDirectory(dir=prefix.parent) as scratch:
         model = Path(scratch, "probe.gguf")
         model.write_bytes(probe_model())
         said = _said([program, "-m", model, "-p", "32", "-n", "4", "-r", "1"], environ)
     if not said.trouble:
-        return "", False
+        return _Calculation()
     is_crash = -said.status in _CRASHES and not _NO_MEMORY.search(said.text)
-    return f"`{program.name}` with a tiny model: {said.trouble}{_shown(said.text)}", is_crash
+    return _Calculation(f"`{program.name}` with a tiny model: {said.trouble}{_shown(said.text)}", is_crash)
 
 
 @dataclass(frozen=True)

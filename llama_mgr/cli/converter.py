@@ -30,7 +30,7 @@ def ensure_environment(context: Context, build: "BuildRecord") -> "Environment":
     """
     from llama_mgr.build.toolchain import tool
 
-    overrides = {name: Path(path) for name, path in context.settings.build.tools.items()}
+    overrides = context.settings.build.tool_paths
     uv = tool("uv", context.environ, overrides)
     return environments_of(context, uv).ensure(_requirements_of(context, build))
 

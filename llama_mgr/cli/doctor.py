@@ -95,7 +95,7 @@ def _overrides(context: Context) -> tuple[dict[str, Path], list[dict[str, Any]]]
         return {}, [_config_problem(str(origins.file), error)]
     bad_values = [*unsafe_values(settings, origins), *setting_errors(settings, origins)]
     errors += [(origins.place(key), error) for key, error in bad_values]
-    overrides = {name: Path(path) for name, path in settings.build.tools.items()}
+    overrides = settings.build.tool_paths
     return overrides, [_config_problem(where, error) for where, error in errors]
 
 

@@ -42,7 +42,7 @@ class Index(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/simple/"
+        return f"http://127.0.0.1:{self.server_address[1]}/index/"
 
     def offer(self, project: str, version: str, tree: dict[str, bytes] | None = None, *, sha256: str = "") -> None:
         content = sdist(
@@ -72,7 +72,7 @@ class Answers(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         words = self.path.strip("/").split("/")
-        if words[0] == "simple" and words[1] in self.server.files:
+        if words[0] == "index" and words[1] in self.server.files:
             self._say(200, self.server.page(words[1]), "application/vnd.pypi.simple.v1+json")
         elif words[0] == "files":
             self._say_file(self.server.files[words[1]][words[2]][0])

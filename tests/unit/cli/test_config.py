@@ -192,7 +192,7 @@ def test_bad_values_are_mended_one_after_the_other(cli: Cli, home: Home) -> None
 def test_secrets_are_shown_to_the_one_who_asks_for_them_alone(cli: Cli, home: Home) -> None:
     for key, value, shown in (
         ("build.cache.remote", "redis://:se%2Fcr@t@host:6379", "redis://***@host:6379"),
-        ("source.package-index", "https://host.invalid/simple?token=secr@t", "https://host.invalid/simple?token=***"),
+        ("source.package-index", "https://host.invalid/list?token=secr@t", "https://host.invalid/list?token=***"),
         ("build.cmake-args", " -DURL=https://u:secr@t@host.invalid", "-DURL=https://***@host.invalid"),
     ):
         assert shown in cli.done("config", "set", key, value).stdout

@@ -11,7 +11,7 @@ from tests.tools.tiny_repository import TinyRepository
 @pytest.mark.parametrize(
     ("word", "version"),
     [
-        ("./llama.cpp", "./llama.cpp"), ("../work/llama.cpp", "../work/llama.cpp"), (".", "."), ("~/x y", "'~/x y'"),
+        ("./llama.cpp", "./llama.cpp"), ("../src/llama.cpp", "../src/llama.cpp"), (".", "."), ("~/x y", "'~/x y'"),
         ("llama.cpp/", "./llama.cpp/"), ("src/llama.cpp", "./src/llama.cpp"), ("gg/fix", "gg/fix"),
     ],
 )  # fmt: skip

@@ -12,8 +12,8 @@ from llama_mgr.text import without_secrets
     [
         ("redis://:s@cret@host:6379", "redis://***@host:6379"),
         ("https://user@host/x", "https://***@host/x"),
-        ("https://h/simple?token=SECRET", "https://h/simple?token=***"),
-        ("https://h/simple?a=1&token=SEC=RET&SECRET#part", "https://h/simple?a=***&token=***&***#part"),
+        ("https://h/list?token=SECRET", "https://h/list?token=***"),
+        ("https://h/list?a=1&token=SEC=RET&SECRET#part", "https://h/list?a=***&token=***&***#part"),
         ("redis+unix:/run/r?password=abc", "redis+unix:/run/r?password=***"),
         ("http://h/c|bearer-token=abc|read-only", "http://h/c|bearer-token=***|read-only"),
         ("http://h/c|header=Authorization: Basic abc", "http://h/c|header=***"),
@@ -28,7 +28,7 @@ def test_secrets_in_urls_are_left_out(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "https://host/org/_packaging/feed@Local/pypi/simple/",
+        "https://host/org/_packaging/feed@Local/list/",
         "git@host:fork.git",
         "-DCMAKE_CXX_FLAGS=-O2",
         "pattern = '(?P<version>a=b)?&c=d'",

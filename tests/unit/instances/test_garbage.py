@@ -350,17 +350,6 @@ def test_a_directory_that_is_being_made_is_no_leftover(home: Home, shelf_install
         assert found == [Garbage() if look == "gc" else []]
 
 
-def test_a_staging_directory_is_released_only_when_it_goes(home: Home) -> None:
-    released: list[Path] = []
-    with staging.staging(home, "install") as live:
-        assert staging.remove_staging(home, live, released.append) is False
-    dead = home.staging_dir / "dead"
-    (dead / "source").mkdir(parents=True)
-    assert staging.remove_staging(home, dead, released.append) is True
-    assert released == [dead]
-    assert not dead.exists()
-
-
 @pytest.mark.parametrize("how", ["torn", "whole but wrong"])
 def test_builds_that_a_damaged_record_may_need_stay(
     cli: Cli, home: Home, shelf_installer: Installer, make_build: MakeBuild, tiny_repository: TinyRepository, how: str

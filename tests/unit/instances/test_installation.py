@@ -93,12 +93,18 @@ def test_update_asks_again_for_what_moves(
     assert outcome.build.plan.version == updated
 
 
-def test_update_and_sync_agree_about_a_branch_that_moved(shelf_installer: Installer, tmp_path: Path) -> None:
-    repository = make_tiny_repository(tmp_path / "moving.git")
+def team_of(tmp_path: Path, name: str, version: str, url: str) -> Path:
+    """A directory with one manifest."""
     directory = tmp_path / "team"
     directory.mkdir()
-    text = f'name = "main"\narch = "cpu"\nversion = "feature-x"\nrepo-url = "{repository.url}"\n'
-    (directory / "main.toml").write_text(text)
+    text = f'name = "{name}"\narch = "cpu"\nversion = "{version}"\nrepo-url = "{url}"\n'
+    (directory / f"{name}.toml").write_text(text)
+    return directory
+
+
+def test_update_and_sync_agree_about_a_branch_that_moved(shelf_installer: Installer, tmp_path: Path) -> None:
+    repository = make_tiny_repository(tmp_path / "moving.git")
+    directory = team_of(tmp_path, "main", "feature-x", repository.url)
     sync = Sync(shelf_installer, Settings())
     (step,) = sync.steps(read_manifests(directory))
     sync.install(step)
@@ -143,10 +149,7 @@ def test_sync_refuses_a_linked_instance_with_the_same_words(
     home: Home, shelf_installer: Installer, tiny_repository: TinyRepository, tmp_path: Path
 ) -> None:
     linked(home, tmp_path / "own")
-    directory = tmp_path / "team"
-    directory.mkdir()
-    text = f'name = "mine"\narch = "cpu"\nversion = "b11434"\nrepo-url = "{tiny_repository.url}"\n'
-    (directory / "mine.toml").write_text(text)
+    directory = team_of(tmp_path, "mine", "b11434", tiny_repository.url)
     sync = Sync(shelf_installer, Settings())
     (step,) = sync.steps(read_manifests(directory))
     with pytest.raises(NameTakenError, match="linked") as caught:
