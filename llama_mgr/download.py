@@ -1,50 +1,47 @@
-"""One checked download over HTTP: resumed after a cut, kept only when its sha256 is the promised one.
+"""One checked download over HTTP: resumed after a cut, kept only when its hash is the promised one.
 
-This is the door of `requests`; the package index and the Hugging Face hub are reached through it.
+The package index and the Hugging Face hub are reached through this, by way of `http_session`.
 """
 
-import fcntl
-import hashlib
-import os
+import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, TypeVar
 
-from llama_mgr.errors import HashMismatchError, RemoteDeniedError, RemoteError
+from llama_mgr.arrival import Arrival, OtherFileError
+from llama_mgr.arrival import Download as Download  # noqa: PLC0414 (whoever downloads says what)
+from llama_mgr.errors import HashMismatchError, RemoteError
+from llama_mgr.http_answer import (
+    DELAY_LIMIT_S,
+    PARTIAL_CONTENT,
+    UNSATISFIABLE_RANGE,
+    is_worth_repeating,
+    range_start,
+    require_file,
+    require_no_page,
+    strong_etag,
+    total_bytes,
+)
+from llama_mgr.http_session import CutError, body_of, open_session, remote_errors
+from llama_mgr.partial import Partial, held_partial
+from llama_mgr.redirects import without_login as without_login  # noqa: PLC0414 (shown addresses of downloads)
 from llama_mgr.report import Progress, Reporter
-from llama_mgr.store import make_durable, require_free, storage_errors, sync_dir
-from llama_mgr.text import printable
+from llama_mgr.store import require_free, storage_errors
+from llama_mgr.text import duration_words, printable, size_words
 
 if TYPE_CHECKING:
-    import requests
+    from llama_mgr.http_session import Response, Session
 
-_CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT")
-
-_DELAY_LIMIT_S = 60.0
 _CONNECT_TIMEOUT_S = 15.0
-_HASHED_BYTES = 256 * 1024
-_READ_BYTES = 16 * 1024  # a connection that goes silent loses at most this much of what had come
 _WORTHWHILE_BYTES = 1024 * 1024  # a try that brings this much resets the count: slow links that cut often still finish
-_SIZE_LIMIT_BYTES = 64 * 1024**3
-_PARTIAL_CONTENT, _UNSATISFIABLE_RANGE = 206, 416
+_IDENTITY = {"Accept-Encoding": "identity"}
+
+_CHANGED = "the file changed at the server meanwhile"
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Download:
-    """What is wanted: `sha256` has 64 lower-case hex digits, `headers` go with the request to `url` itself."""
-
-    name: str
-    url: str
-    sha256: str
-    size_bytes: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,99 +53,222 @@ class Patience:
     stall_s: float = 30.0
 
 
-class CutError(Exception):
-    """A try ended early; another one may go on from there. Never leaves `HttpClient.retrying`."""
+@dataclass(frozen=True)
+class Reply:
+    """A short answer, read to its end."""
 
-    def __init__(self, why: str, wait_s: float = 0.0) -> None:
-        super().__init__(why)
-        self.wait_s = wait_s
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    took_s: float
+
+    def header(self, name: str) -> str:
+        """Return a header, whatever its letter case; empty when it is not there."""
+        return next((value for known, value in self.headers.items() if known.lower() == name.lower()), "")
 
 
 class HttpClient:
-    """Reads from HTTP servers with the user's certificates, and downloads files that can be checked.
+    """Reads from HTTP servers with the user's certificates and proxies, and downloads files that can be checked.
 
     Args:
-        environ: where certificates are looked up; proxies are `requests`' own matter.
+        environ: where certificates and proxies are looked up.
         reporter: hears of retries and shows downloads.
         patience: how long to try.
+        use_netrc: whether logins of the user's netrc file are used, as pip does.
     """
 
-    def __init__(self, environ: Mapping[str, str], reporter: Reporter, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        reporter: Reporter,
+        patience: Patience | None = None,
+        *,
+        use_netrc: bool = True,
+    ) -> None:
         self._environ = environ
         self._reporter = reporter
         self._patience = patience or Patience()
+        self._use_netrc = use_netrc
         self.timeouts_s = (min(_CONNECT_TIMEOUT_S, self._patience.stall_s), self._patience.stall_s)
+
+    def session(self) -> "Session":
+        """Return a session that knows the user's certificates and follows only safe redirects; the caller closes it."""
+        return open_session(self._environ, use_netrc=self._use_netrc)
 
     def fetch(self, file: Download, target: Path) -> Path:
         """Download `file` to `target`, and return `target`.
 
-        On disk afterwards: the whole file with the promised sha256. After an error or a kill, `target` is untouched
-        and `<target>.part` may hold the beginning; the next call goes on from there. Processes that fetch the same
-        target wait for each other.
+        On disk afterwards: the whole file with the promised hash. After an error or a kill, `target` is untouched and
+        a partial file (see `partial`) may hold the beginning; the next call goes on from there. Processes that fetch
+        the same target wait for each other.
 
         Raises:
             HashMismatchError: twice something else than promised arrived; the partial file is deleted.
-            RemoteDeniedError: the index wants a login.
+            RefusedError: the server redirects to a place that is not safe.
+            RemoteDeniedError: the server wants a login.
             RemoteError: the file cannot be had.
             StorageError: the disk is full or failing.
         """
-        with storage_errors("cannot download to", target):
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _part_of(target) as part:
-                if target.is_file() and _sha256_of(target) == file.sha256:
-                    return target
-                require_free(target.parent, file.size_bytes or 0, "download")
-                self._fill(part, file)
-                make_durable(part.fileno())
-                _part_path(target).rename(target)
-                sync_dir(target.parent)
+        with storage_errors("cannot download to", target), held_partial(target, file.promised) as partial:
+            if target.is_file() and file.is_in(target):
+                return target
+
+            def require_room(size_bytes: int) -> None:
+                require_free(target.parent, size_bytes - partial.size_bytes(), "download")
+
+            require_room(file.size_bytes or 0)
+            partial.reserve(file.size_bytes or 0)
+            file = replace(file, on_size=require_room)
+            with self._reporter.progress(f"download {printable(file.name)}", file.size_bytes, "bytes") as progress:
+                self.fill(partial, file, progress)
+            partial.publish()
         return target
 
-    def _fill(self, part: BinaryIO, file: Download) -> None:
-        with self._reporter.progress(f"download {printable(file.name)}", file.size_bytes, "bytes") as progress:
-            for _ in range(2):
-                digest = self.retrying(
-                    f"download {file.name}", lambda: self._continue(part, file, progress), lambda: _end_of(part)
-                )
-                if digest == file.sha256:
-                    return
-                part.truncate(0)
-        raise HashMismatchError(
-            "cannot use the download", file.name, f"its sha256 is {digest[:16]}…, and {file.sha256[:16]}… was promised",
-            hint="try again later; if it stays so, the index or a proxy changes files",
-        )  # fmt: skip
+    def fill(self, partial: Partial, file: Download, progress: Progress) -> int:
+        """Have the promised content in `partial`, and return how many bytes came over the network for it.
 
-    def _continue(self, part: BinaryIO, file: Download, progress: Progress) -> str:
-        digest = _digest_of(part)
-        done = part.tell()
-        if digest.hexdigest() == file.sha256 or done >= (file.size_bytes or _SIZE_LIMIT_BYTES):
-            return digest.hexdigest()
-        headers = {**file.headers, "Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
+        On disk afterwards: the content in the partial; after an error what came, from which the next call goes on,
+        unless it was wrong.
+
+        Raises:
+            HashMismatchError, RefusedError, RemoteDeniedError, RemoteError: as `fetch`.
+        """
+        arrival = Arrival(file, partial)
+        why = self._trouble(arrival, file, progress)
+        if why:
+            self._reporter.note(f"download {printable(file.name)}: {why}; trying once more from the beginning")
+            arrival.restart()
+            why = self._trouble(arrival, file, progress)
+        if why:
+            partial.discard()
+            raise HashMismatchError(
+                "cannot use the download", file.name, why,
+                hint="try again later; if it stays so, the server or a proxy changes files",
+            )  # fmt: skip
+        return arrival.came_bytes
+
+    def _trouble(self, arrival: Arrival, file: Download, progress: Progress) -> str | None:
+        """Let all arrive that is to be had, and return what is wrong with it."""
+        purpose = f"download {printable(file.name)}"
+        try:
+            self.retrying(purpose, lambda: self._go_on(arrival, file, progress), lambda: arrival.size_bytes)
+        except OtherFileError as error:
+            return str(error)
+        if arrival.is_right:
+            return None
+        got = arrival.digest.hexdigest()
+        return f"its {file.hash_name} is {got[:16]}…, and {file.promised[:16]}… was promised"
+
+    def _go_on(self, arrival: Arrival, file: Download, progress: Progress) -> None:
+        """Make one request for what is missing, and append what comes; afterwards nothing more is to be had."""
+        done = arrival.size_bytes
+        if arrival.is_right or (file.size_bytes is not None and done >= file.size_bytes):
+            return
+        headers = {**file.headers, **_IDENTITY}
+        if done:
+            headers |= {"Range": f"bytes={done}-", **({"If-Range": arrival.etag} if arrival.etag else {})}
         with (
             self.session() as session,
             remote_errors(file.url),
             session.get(file.url, headers=headers, stream=True, timeout=self.timeouts_s) as response,
         ):
-            if not _goes_on(response, done):
-                part.seek(0)
-                part.truncate()
-                digest, done = hashlib.sha256(), 0
-                if response.status_code in {_UNSATISFIABLE_RANGE, _PARTIAL_CONTENT}:
-                    raise CutError("the server sent another range than was asked for")
-            response.raise_for_status()
-            done = _copy(response, part, digest, done, file=file, progress=progress)
-        if done < (file.size_bytes or 0):
+            _require_part(response, arrival)
+            require_file(response, file.name)
+            chunks = body_of(response, self._patience.stall_s)
+            first = next(chunks, b"")
+            if response.status_code != PARTIAL_CONTENT:
+                require_no_page(first, response, file.name)
+            self._continue_or_restart(response, arrival, file)
+            total = total_bytes(response) if file.size_bytes is None else file.size_bytes
+            if file.size_bytes is None and total is not None and file.on_size is not None:
+                file.on_size(total)
+            limit_bytes = file.limit_bytes if total is None else total
+            _append(itertools.chain([first], chunks), arrival, limit_bytes, lambda done: progress.update(done, total))
+        if arrival.size_bytes < (file.size_bytes or 0):
             raise CutError("the connection ended early")
-        return digest.hexdigest()
 
-    def session(self) -> "requests.Session":
-        """Return a session that knows the user's certificates; the caller closes it."""
-        import requests  # noqa: PLC0415 (heavy; this is its door)
+    def _continue_or_restart(self, response: "Response", arrival: Arrival, file: Download) -> None:
+        """Restart the arrival when the answer, which brings content, does not go on where it ends."""
+        total, etag = total_bytes(response), strong_etag(response)
+        if file.size_bytes is not None and total not in {None, file.size_bytes}:
+            raise OtherFileError(f"the server has {total} bytes of it, and {file.size_bytes} were promised")
+        has_changed = bool(arrival.etag and etag and etag != arrival.etag)
+        if has_changed and response.status_code == PARTIAL_CONTENT:
+            arrival.restart()
+            raise CutError(f"{_CHANGED}; starting from the beginning")
+        if arrival.size_bytes and response.status_code != PARTIAL_CONTENT:
+            why = _CHANGED if has_changed else "the server sends no parts of it"
+            self._reporter.note(f"download {printable(file.name)}: {why}; starting from the beginning")
+            arrival.restart()
+        arrival.etag = etag
 
-        session = requests.Session()
-        certificates = next((value for name in _CERTIFICATE_VARIABLES if (value := self._environ.get(name))), None)
-        session.verify = certificates or True
-        return session
+    def read(
+        self, purpose: str, url: str, headers: Mapping[str, str], limit_bytes: int, *, time_limit_s: float | None = None
+    ) -> Reply:
+        """Return the whole answer to a GET, whatever its status below 500; one that is to be repeated was repeated.
+
+        Args:
+            purpose: what it is for, as a verb: `list owner/repo`.
+            url: where to read.
+            headers: go to `url` itself, and to no other origin.
+            limit_bytes: a longer body is an error.
+            time_limit_s: so is one that takes longer, waits between tries not counted.
+
+        Raises:
+            RefusedError: a redirect leads to a place that is not safe.
+            RemoteError: there is no answer, or a limit is reached.
+        """
+
+        def attempt() -> Reply:
+            began_at = time.monotonic()
+            body = bytearray()
+            with (
+                self.session() as session,
+                remote_errors(url),
+                session.get(url, headers={**headers, **_IDENTITY}, stream=True, timeout=self.timeouts_s) as response,
+            ):
+                if is_worth_repeating(response):
+                    response.raise_for_status()
+                for chunk in body_of(response, self._patience.stall_s):
+                    body += chunk
+                    _require_short(purpose, len(body), limit_bytes, time.monotonic() - began_at, time_limit_s)
+                took_s = time.monotonic() - began_at
+                return Reply(response.status_code, dict(response.headers.items()), bytes(body), took_s)
+
+        return self.retrying(purpose, attempt)
+
+    def read_part(self, file: Download, start: int, length: int) -> bytes:
+        """Return `length` bytes of `file` from `start` on, fewer only at its end; nothing is checked or kept.
+
+        Raises:
+            RefusedError, RemoteDeniedError, RemoteError: they cannot be had.
+        """
+
+        def attempt() -> bytes:
+            headers = {**file.headers, **_IDENTITY, "Range": f"bytes={start}-{start + length - 1}"}
+            part = bytearray()
+            with (
+                self.session() as session,
+                remote_errors(file.url),
+                session.get(file.url, headers=headers, stream=True, timeout=self.timeouts_s) as response,
+            ):
+                response.raise_for_status()
+                require_file(response, file.name)
+                begins = range_start(response) if response.status_code == PARTIAL_CONTENT else 0
+                if begins != start:
+                    raise RemoteError("cannot read a part of", file.name, "the server sent another part, or all of it")
+                for chunk in body_of(response, self._patience.stall_s):
+                    part += chunk
+                    if len(part) >= length:
+                        break
+            wanted = length if file.size_bytes is None else min(length, file.size_bytes - start)
+            if len(part) < wanted:
+                raise CutError("the connection ended early")
+            if start == 0:
+                require_no_page(bytes(part[:16]), response, file.name)
+            return bytes(part[:length])
+
+        return self.retrying(f"read {printable(file.name)}", attempt)
 
     def retrying(self, purpose: str, attempt: Callable[[], Result], reached: Callable[[], int] = int) -> Result:
         """Return what `attempt` returns; repeat it after a CutError, as patience allows.
@@ -173,146 +293,40 @@ class HttpClient:
                         f"cannot {printable(purpose)}", None, f"{cut}; {self._patience.tries} tries in a row failed",
                         hint="check the network, then run the same command again: it goes on where it stopped",
                     ) from cut  # fmt: skip
-                jitter = random.uniform(0.8, 1.2)  # noqa: S311 (spreads clients, guards nothing)
-                delay_s = max(cut.wait_s, self._patience.first_delay_s * 2 ** max(tries - 1, 0)) * jitter
-                self._reporter.note(f"{printable(purpose)}: {cut}; trying again")
-                time.sleep(min(delay_s, _DELAY_LIMIT_S))
+                self._wait(purpose, cut, tries)
                 tries += 1
 
-
-def without_login(url: str) -> str:
-    """Return `url` as it may be shown: no user name or password, no query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-@contextmanager
-def remote_errors(url: str) -> Iterator[None]:
-    """Turn the HTTP trouble of the body into our errors: CutError where another try may help.
-
-    Raises:
-        CutError: no connection, a cut, a stall, or an answer like 503.
-        RemoteDeniedError: the answer is 401 or 403.
-        RemoteError: any other refusal, or an address that is not HTTP.
-    """
-    import requests  # noqa: PLC0415 (heavy; this is its door)
-    import urllib3  # noqa: PLC0415 (requests reads its streams through it, and lets its errors through)
-
-    try:
-        yield
-    except requests.HTTPError as error:
-        raise _status_error(url, error) from error
-    except (
-        requests.exceptions.InvalidSchema,
-        requests.exceptions.InvalidURL,
-        requests.exceptions.MissingSchema,
-    ) as error:
-        raise RemoteError("cannot use the address", without_login(url), "an http or https URL is needed") from error
-    except requests.JSONDecodeError:
-        raise  # the answer came, and is no index: trying again does not help
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        host = urlsplit(url).hostname or "the package index"
-        raise CutError(f"{printable(host)} cannot be reached ({_cause(error)})") from error
+    def _wait(self, purpose: str, cut: CutError, tries: int) -> None:
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 (spreads clients, guards nothing)
+        delay_s = min(max(cut.wait_s, self._patience.first_delay_s * 2 ** max(tries - 1, 0) * jitter), DELAY_LIMIT_S)
+        when = f" in {duration_words(delay_s)}" if delay_s >= 1 else ""
+        self._reporter.note(f"{printable(purpose)}: {cut}; trying again{when}")
+        time.sleep(delay_s)
 
 
-def _status_error(url: str, error: "requests.HTTPError") -> Exception:
-    response = error.response
-    if response is None:
-        return CutError("the server's answer was not understood")
-    shown = without_login(url)
-    if response.status_code in {401, 403}:
-        return RemoteDeniedError("cannot read", shown, f"it answered {response.status_code}")
-    if response.status_code in {408, 425, 429} or response.status_code >= 500:  # noqa: PLR2004
-        return CutError(f"the server answered {response.status_code}", _retry_after_s(response))
-    return RemoteError("cannot read", shown, f"it answered {response.status_code}")
+def _require_part(response: "Response", arrival: Arrival) -> None:
+    """Raise where the answer is no content, or is another part of it than was asked for; then restart, too."""
+    is_other = response.status_code == PARTIAL_CONTENT and range_start(response) != arrival.size_bytes
+    if not is_other and response.status_code != UNSATISFIABLE_RANGE:
+        response.raise_for_status()
+        return
+    arrival.restart()
+    raise CutError("the server sent another part than was asked for")
 
 
-def _retry_after_s(response: "requests.Response") -> float:
-    with suppress(ValueError):
-        return min(float(response.headers.get("Retry-After", "0")), _DELAY_LIMIT_S)
-    return 0.0
-
-
-def _cause(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return type(error).__name__ if not str(error) else printable(error, 120)
-
-
-def _goes_on(response: "requests.Response", done: int) -> bool:
-    """Tell whether the answer leaves the first `done` bytes valid: a fitting range, or a plain error."""
-    if done == 0:
-        return response.status_code not in {_PARTIAL_CONTENT, _UNSATISFIABLE_RANGE}
-    if response.status_code == _PARTIAL_CONTENT:
-        return response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-    return not response.ok and response.status_code != _UNSATISFIABLE_RANGE
-
-
-def _copy(
-    response: "requests.Response",
-    part: BinaryIO,
-    digest: "hashlib._Hash",
-    done: int,
-    *,
-    file: Download,
-    progress: Progress,
-) -> int:
-    """Append the body to `part` and return how long it is now; stops early where more comes than was promised."""
-    total = file.size_bytes or (done + int(response.headers.get("Content-Length", 0)) or None)
-    for chunk in response.raw.stream(_READ_BYTES, decode_content=False):
-        part.write(chunk)
-        digest.update(chunk)
-        done += len(chunk)
-        progress.update(done, total)
-        if done > (file.size_bytes or _SIZE_LIMIT_BYTES):
-            break
-    return done
-
-
-def _part_path(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
-@contextmanager
-def _part_of(target: Path) -> Iterator[BinaryIO]:
-    path = _part_path(target)
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "r+b") as part:  # noqa: PTH123 (a descriptor, not a path)
-            fcntl.flock(part, fcntl.LOCK_EX)
-            if not _is_still(path, part):
-                continue  # the holder before us finished it and renamed it away
-            try:
-                yield part
-            except BaseException as error:
-                if isinstance(error, HashMismatchError) or os.fstat(descriptor).st_size == 0:
-                    path.unlink()
-                raise
-            else:
-                with suppress(FileNotFoundError):
-                    path.unlink()  # only still there when the target was already complete
+def _append(chunks: Iterable[bytes], arrival: Arrival, limit_bytes: int, tell: Callable[[int], None]) -> None:
+    """Append the body; stop where more comes than was promised."""
+    for chunk in chunks:
+        arrival.append(chunk)
+        tell(arrival.size_bytes)
+        if arrival.size_bytes > limit_bytes:
             return
 
 
-def _is_still(path: Path, part: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(part.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _end_of(part: BinaryIO) -> int:
-    return part.seek(0, os.SEEK_END)
-
-
-def _digest_of(part: BinaryIO) -> "hashlib._Hash":
-    part.seek(0)
-    digest = hashlib.sha256()
-    while chunk := part.read(_HASHED_BYTES):
-        digest.update(chunk)
-    return digest
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return _digest_of(file).hexdigest()
+def _require_short(purpose: str, length: int, limit_bytes: int, passed_s: float, time_limit_s: float | None) -> None:
+    if length > limit_bytes:
+        why = f"the answer is longer than the limit of {size_words(limit_bytes)}"
+        raise RemoteError(f"cannot {printable(purpose)}", None, why)
+    if time_limit_s is not None and passed_s > time_limit_s:
+        why = f"the answer takes longer than the limit of {duration_words(time_limit_s)}"
+        raise RemoteError(f"cannot {printable(purpose)}", None, why)

@@ -88,6 +88,18 @@ class BadUrlError(BadInputError):
     code = "bad_url"
 
 
+class BadReferenceError(BadInputError):
+    """What should name a model has none of the forms that a reference may have."""
+
+    code = "bad_reference"
+
+
+class AmbiguousModelError(BadInputError):
+    """Several models or quants are meant by what the user typed; they are listed."""
+
+    code = "ambiguous_model"
+
+
 class BadConfigError(BadInputError):
     """config.toml, a recipe or an instance manifest does not parse or validate."""
 
@@ -122,6 +134,18 @@ class UnknownToolError(NotFoundError):
     """The build has no such program."""
 
     code = "unknown_tool"
+
+
+class UnknownModelError(NotFoundError):
+    """No model, alias or quant has this name."""
+
+    code = "unknown_model"
+
+
+class UnknownRepositoryError(NotFoundError):
+    """The hub has no such repository, revision or file, or does not show it without a login."""
+
+    code = "unknown_repository"
 
 
 class NoPreviousBuildError(NotFoundError):
@@ -176,6 +200,18 @@ class HashMismatchError(IntegrityError):
     """Downloaded or stored bytes do not have the recorded sha256."""
 
     code = "hash_mismatch"
+
+
+class BadGgufError(IntegrityError):
+    """A file is no whole, well-formed GGUF."""
+
+    code = "bad_gguf"
+
+
+class IncompleteModelError(IntegrityError):
+    """A split model lacks a shard, or its shards do not belong together."""
+
+    code = "incomplete_model"
 
 
 class UndeclaredDefineError(IntegrityError):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llama_mgr.download import Download, HttpClient, Patience, remote_errors
+from llama_mgr.download import Download, HttpClient, Patience
 from llama_mgr.errors import NotFoundError, RemoteError
+from llama_mgr.http_session import remote_errors
 from llama_mgr.report import Reporter
 
 if TYPE_CHECKING:

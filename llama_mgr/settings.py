@@ -88,6 +88,15 @@ class BuildSettings(_Section, frozen=True):
         return {name: Path(path) for name, path in self.tools.items()}
 
 
+class HubSettings(_Section, frozen=True):
+    """`[hub]`: where models come from."""
+
+    endpoint: str = ""
+    """URL of a Hugging Face hub or mirror; empty is the public one. HF_ENDPOINT overrides it."""
+    token_file: str = ""
+    """Absolute path of a file with a token, if neither HF_TOKEN nor the token file of `hf auth login` is there."""
+
+
 class Settings(_Section, frozen=True):
     """All of config.toml."""
 
@@ -98,6 +107,7 @@ class Settings(_Section, frozen=True):
     """Where models lie; empty is `models/` in the home."""
     source: SourceSettings = SourceSettings()
     build: BuildSettings = BuildSettings()
+    hub: HubSettings = HubSettings()
 
 
 @dataclass(frozen=True)

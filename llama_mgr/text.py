@@ -10,6 +10,7 @@ _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 _WORD = re.compile(r"[^\s'\"]+")
 _LOGIN = re.compile(r"(?<=://)[^/?#]+(?=@)")  # a later '@' belongs to the path
 _QUERY_VALUE = re.compile(r"(?P<name>(?:^|&)(?:[^&=#]*=)?)[^&#]+")
+_ANY_QUERY = re.compile(r"(?<=\?)[^\s'\"]*=[^\s'\"]*")
 _CCACHE_CREDENTIAL = re.compile(r"(?<=\|bearer-token=)[^|'\"\n]+|(?<=\|header=)[^|'\"\n]+")  # after a remote's URL
 
 
@@ -21,6 +22,8 @@ def printable(text: object, limit: int = _SHOWN_CHARACTERS) -> str:
 
 def escaped(text: str) -> str:
     """Return the whole of `text`, with every control character and bidi mark written out in hexadecimal."""
+    if text.isprintable():  # most is, and long tables have a million characters
+        return text
     return "".join(
         character.encode("unicode_escape", "backslashreplace").decode("ascii")
         if unicodedata.category(character) in _ESCAPED_CATEGORIES
@@ -37,6 +40,14 @@ def without_secrets(text: str) -> str:
     The time taken grows with the length of `text` alone.
     """
     return _WORD.sub(lambda word: _without_url_secrets(word[0]), _CCACHE_CREDENTIAL.sub("***", text))
+
+
+def story_without_secrets(traceback: str) -> str:
+    """Return a traceback as it may be shown and kept: as `without_secrets`, and without the queries of relative URLs.
+
+    HTTP libraries name what they could not fetch by its path and query alone.
+    """
+    return _ANY_QUERY.sub("***", without_secrets(traceback))
 
 
 def _without_url_secrets(word: str) -> str:

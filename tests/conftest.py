@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from llama_mgr.paths import HOME_VARIABLE, Home
+from tests.tools.small_model import fetched_small_model
 from tests.tools.tiny_repository import TinyRepository, make_tiny_repository
 
 CACHE_VARIABLE = "LLAMA_MGR_TEST_CACHE"
@@ -121,6 +122,12 @@ def test_cache() -> Path:
     directory = Path(chosen).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@pytest.fixture(scope="session")
+def small_model(test_cache: Path) -> Path:
+    """A real chat model of 98 MB; for `real` tests, which must not change it."""
+    return fetched_small_model(test_cache)
 
 
 @pytest.fixture

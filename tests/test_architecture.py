@@ -29,9 +29,10 @@ ROOMS: dict[str, frozenset[str]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("process.py",),
     "git": ("build/git_program.py",),
-    "requests": ("download.py",),
+    "requests": ("http_session.py",),
     "pypi_simple": ("package_index.py",),
     "huggingface_hub": ("models/hub.py",),
+    "httpx2": ("models/hub.py",),
     "starlette": ("api/", "daemon/"),
     "uvicorn": ("api/", "daemon/"),
     "click": ("cli/",),
@@ -39,7 +40,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 """Outside module to the only files (or folders) that may import it."""
 
-HEAVY = frozenset({"git", "requests", "pypi_simple", "huggingface_hub", "rich", "httpx"})
+HEAVY = frozenset({"git", "requests", "pypi_simple", "huggingface_hub", "rich", "httpx2"})
 """Modules that even their door imports only inside functions, so that `llama-mgr --version` stays fast."""
 
 STARTS_PROCESSES = frozenset(
@@ -277,7 +278,7 @@ PLANTED = [
     (doors, "cli/app.py", "import requests.adapters"),
     (doors, "store.py", "try:\n    import click\nexcept ImportError:\n    pass"),
     (doors, "build/cmake.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import subprocess"),
-    (heavy_imports, "download.py", "import requests"),
+    (heavy_imports, "http_session.py", "import requests"),
     (heavy_imports, "cli/console.py", "class A:\n    from rich.table import Table"),
     (process_starts, "build/cmake.py", "import os\nos.system('true')"),
     (process_starts, "cli/execute.py", "import os\nos.execve('a', [], {})"),
@@ -306,7 +307,7 @@ ALLOWED = [
     ("instances/lock.py", "from llama_mgr.build.record import Builds\nfrom llama_mgr.store import mark"),
     ("process.py", "import os, subprocess\nos.execve('a', [], {})"),
     ("build/cmake.py", "if TYPE_CHECKING:\n    import subprocess\nfrom llama_mgr.build import plan"),
-    ("download.py", "def f():\n    import requests"),
+    ("http_session.py", "def f():\n    import requests"),
     ("build/gitlike.py", "from llama_mgr.build import git_program"),
     ("build/cmake.py", "a = 1\n" * FILE_LINES_LIMIT),
     ("build/cmake.py", "def f():\n" + "    a = 1\n" * (FUNCTION_LINES_LIMIT - 1)),

@@ -64,20 +64,27 @@ def detect_host(environ: Mapping[str, str], *, root: Path = Path("/"), system: s
     return _darwin(environ) if system == "darwin" else _linux(root, system)
 
 
+def host_memory(environ: Mapping[str, str], *, root: Path = Path("/"), system: str = "") -> tuple[int, int]:
+    """Return `memory_bytes` and `free_memory_bytes` of a Host alone, which takes a fraction of the time."""
+    if (system or platform.system()).lower() != "darwin":
+        return _linux_memory(root)
+    said = _sysctl(environ, "hw.memsize").get("hw.memsize", "")
+    total = int(said) if said.isdigit() else 0
+    return total, _darwin_free_bytes(environ) or total // 2
+
+
 def _linux(root: Path, system: str) -> Host:
     model, flags = _processor(_text(root / "proc/cpuinfo"))
-    memory = _meminfo(_text(root / "proc/meminfo"))
-    limits = list(_cgroup_memory(root))
     distribution_id, package_manager = _distribution(root)
-    total = memory.get("MemTotal", 0)
+    memory_bytes, free_memory_bytes = _linux_memory(root)
     return Host(
         os=system,
         machine=platform.machine(),
         cpu_model=model or platform.machine(),
         cpu_flags_digest=_digest(flags),
         cores=_cores(root),
-        memory_bytes=min([total, *(limit for limit, _ in limits)]),
-        free_memory_bytes=min([memory.get("MemAvailable", memory.get("MemFree", 0)), *(free for _, free in limits)]),
+        memory_bytes=memory_bytes,
+        free_memory_bytes=free_memory_bytes,
         distribution_id=distribution_id,
         package_manager=package_manager,
     )
@@ -103,6 +110,13 @@ def _processor(cpuinfo: str) -> tuple[str, list[str]]:
     part = fields.get("cpu part", "")
     model = fields.get("model name") or fields.get("hardware") or fields.get("cpu") or part
     return model, flags + [part] * bool(part)
+
+
+def _linux_memory(root: Path) -> tuple[int, int]:
+    memory = _meminfo(_text(root / "proc/meminfo"))
+    limits = list(_cgroup_memory(root))
+    free = memory.get("MemAvailable", memory.get("MemFree", 0))
+    return min([memory.get("MemTotal", 0), *(limit for limit, _ in limits)]), min([free, *(left for _, left in limits)])
 
 
 def _meminfo(meminfo: str) -> dict[str, int]:

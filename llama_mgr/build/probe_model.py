@@ -1,6 +1,6 @@
 """A model of half a megabyte that knows nothing: loading and running it shows that a build can calculate.
 
-GGUF version 3 (ggml/docs/gguf.md of llama.cpp), architecture `llama`, one layer. Every matrix has another type, so that
+GGUF version 3 (docs/gguf.md of ggml-org/ggml), architecture `llama`, one layer. Every matrix has another type, so that
 a run goes through the kernels of the types that people use. All weights of a matrix are equal.
 """
 

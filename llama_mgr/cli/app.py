@@ -23,7 +23,7 @@ from llama_mgr.errors import (
     StorageError,
     TerminatedError,
 )
-from llama_mgr.text import did_you_mean, escaped, printable
+from llama_mgr.text import did_you_mean, escaped, printable, story_without_secrets
 
 PROGRAM_NAME = "llama-mgr"
 COMPLETION_VARIABLE = "_LLAMA_MGR_COMPLETE"
@@ -43,6 +43,17 @@ SECTIONS: dict[str, dict[str, str]] = {
         "recipe": "recipe:recipe",
         "shims": "shims:shims",
         "doctor": "doctor:doctor",
+    },
+    "Models": {
+        "pull": "pull:pull",
+        "search": "search:search",
+        "info": "info:info",
+        "list": "list_models:list_models",
+        "show": "show:show",
+        "rm": "remove:remove",
+        "import": "import_model:import_model",
+        "index": "index:index",
+        "alias": "alias:alias",
     },
     "Else": {
         "quickstart": "quickstart:quickstart",
@@ -183,11 +194,14 @@ def _other_option(error: click.NoSuchOption) -> str | None:
     return f"did you mean '{error.possibilities[0]}'?" if error.possibilities else None
 
 
-def _as_internal_error(error: Exception) -> LlamaMgrError:
+def _story(error: Exception) -> str:
     import traceback
 
-    story = "".join(traceback.format_exception(error))
-    where = _saved_traceback(story)
+    return story_without_secrets("".join(traceback.format_exception(error)))
+
+
+def _as_internal_error(error: Exception) -> LlamaMgrError:
+    where = _saved_traceback(_story(error))
     place = f"the traceback is in {where}" if where else "run it again with --debug to see the traceback"
     return InternalError(
         "llama-mgr has a bug", None, f"{type(error).__name__}: {printable(error)}; {place}", log_file=where
@@ -214,11 +228,10 @@ def _saved_traceback(story: str) -> Path | None:
 
 def _leave(error: LlamaMgrError, *, as_json: bool, debug: bool) -> NoReturn:
     import json
-    import traceback
 
-    if debug:
-        traceback.print_exception(error)
     try:
+        if debug:
+            print(_story(error), file=sys.stderr, end="")  # noqa: T201
         if as_json:
             print(json.dumps(error.as_document(), indent=1))  # noqa: T201
         else:

@@ -32,3 +32,18 @@ def complete_instances(_: click.Context, __: click.Parameter, incomplete: str) -
         return _starting(Instances(home_from(dict(os.environ))).names(), incomplete)
     except LlamaMgrError:
         return []
+
+
+def complete_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the keys of the library's models, as far as the index knows them; new files are not read."""
+    from llama_mgr.cli.context import Context
+    from llama_mgr.errors import LlamaMgrError
+    from llama_mgr.models.library import Library
+    from llama_mgr.report import SilentReporter
+
+    try:
+        models = Library(Context().models_home, SilentReporter()).known().models
+    except (LlamaMgrError, OSError):
+        return []
+    names = dict.fromkeys([*(model.key for model in models), *(model.name for model in models)])
+    return _starting(names, incomplete) or _starting((name.partition("/")[2] for name in names), incomplete)

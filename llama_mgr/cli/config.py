@@ -119,10 +119,15 @@ def set_value(context: Context, key: str, value: str) -> None:
 def _refuse_value(context: Context, settings: "Settings", key: str) -> None:
     """Raise what is wrong with the value of `key`; bad values of other keys do not keep anybody from mending it."""
     from llama_mgr.build.setting_errors import setting_errors
+    from llama_mgr.models import hub_settings
     from llama_mgr.settings import Origins, raise_first, unsafe_values
 
     origins = Origins(context.home, {}, set_now=key)
-    errors = [*unsafe_values(settings, origins), *setting_errors(settings, origins)]
+    errors = [
+        *unsafe_values(settings, origins),
+        *setting_errors(settings, origins),
+        *hub_settings.setting_errors(settings, origins),
+    ]
     raise_first((bad, error) for bad, error in errors if bad == key)
 
 

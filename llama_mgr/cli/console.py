@@ -14,7 +14,7 @@ from llama_mgr.text import duration_words, escaped, printable, size_words
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, Task, TaskID
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -58,6 +58,17 @@ class Output:
         for row in rows:
             table.add_row(*(Text(escaped(cell)) for cell in row))
         self._console.print(table)
+
+    def markdown(self, text: str) -> None:
+        """Print Markdown: rendered on a terminal, with the addresses of links written out, and as it is elsewhere."""
+        lines = [escaped(line) for line in text.split("\n")]
+        if not sys.stdout.isatty():
+            for line in lines:
+                print(line)  # noqa: T201 (this is the one sink)
+            return
+        from rich.markdown import Markdown
+
+        self._console.print(Markdown("\n".join(lines), hyperlinks=False), soft_wrap=False)
 
     def _plain_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         rows = [[escaped(cell) for cell in row] for row in rows]
@@ -112,14 +123,20 @@ class _PlainProgress:
     def __init__(self, reporter: ConsoleReporter, title: str, unit: Unit) -> None:
         self._reporter, self._title, self._unit = reporter, title, unit
         self._said_at = self._started_at = time.monotonic()
+        self._first_done: int | None = None
 
     def update(self, done: int, total: int | None = None, detail: str = "") -> None:
         now = time.monotonic()
+        if self._first_done is None:
+            self._first_done = done  # of an earlier run; it tells nothing of the speed
         if now - self._said_at < _PLAIN_INTERVAL_S:
             return
         self._said_at = now
         amount = size_words if self._unit == "bytes" else str
-        left = f", {duration_words((now - self._started_at) * (total - done) / done)} left" if total and done else ""
+        fresh = done - self._first_done
+        left = (
+            f", {duration_words((now - self._started_at) * (total - done) / fresh)} left" if total and fresh > 0 else ""
+        )
         place = f"[{amount(done)}/{amount(total)}]" if total else f"[{amount(done)}]"
         self._reporter.note(f"{self._title} {place} {printable(detail, 80)}{left}")
 
@@ -133,32 +150,39 @@ class _RichBar:
 
 
 def _rich_progress(console: "Console", unit: Unit) -> "RichProgress":
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    """Return bars of one line each: what is long is shortened, so that bar, amount, speed and time fit 80 columns."""
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    amount: list[ProgressColumn] = (
-        [DownloadColumn(binary_units=True), TransferSpeedColumn()]
-        if unit == "bytes"
-        else [TextColumn("["), MofNCompleteColumn(), TextColumn("]")]
-    )
-    detail = TextColumn("{task.fields[detail]}", markup=False)
+    def flexible(ratio: int, min_width: int) -> Column:
+        return Column(ratio=ratio, min_width=min_width, no_wrap=True, overflow="ellipsis")
+
+    amount = DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn()
+    detail = Column(no_wrap=True) if unit == "bytes" else flexible(3, 10)
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        *amount,
+        TextColumn("{task.description}", markup=False, table_column=flexible(3, 12)),
+        BarColumn(bar_width=None, table_column=flexible(2, 8)),
+        amount,
+        *([_speed_column()] if unit == "bytes" else []),
         TimeRemainingColumn(),
-        detail,
+        TextColumn("{task.fields[detail]}", markup=False, table_column=detail),
         console=console,
         transient=True,
+        expand=True,
     )
+
+
+def _speed_column() -> "ProgressColumn":
+    """Return a column with the speed in the units of the amounts; rich has decimal ones."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: "Task") -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{size_words(int(speed))}/s", style="progress.data.speed")
+
+    return Speed()
 
 
 def reporter_for(*, quiet: bool) -> "ConsoleReporter | SilentReporter":

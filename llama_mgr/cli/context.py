@@ -14,6 +14,8 @@ from llama_mgr.paths import Home, home_from
 from llama_mgr.report import SilentReporter
 
 if TYPE_CHECKING:
+    from llama_mgr.download import Patience
+    from llama_mgr.models.hub import Hub
     from llama_mgr.settings import Origins, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -62,6 +64,21 @@ class Context:
         from llama_mgr.settings import Origins
 
         return Origins(self.home, self.environ)
+
+    @cached_property
+    def hub(self) -> "Hub":
+        """The Hugging Face hub of the settings; nothing is asked yet."""
+        return self.hub_with()
+
+    def hub_with(self, patience: "Patience | None" = None) -> "Hub":
+        """Return the hub of the settings, which is given up after as many tries as `patience` says."""
+        from llama_mgr.models.hub import Hub
+        from llama_mgr.models.hub_settings import require_usable
+
+        chosen = self.settings.hub
+        require_usable(self.settings, self.origins, "hub.endpoint", "hub.token-file")
+        token_file = Path(chosen.token_file) if chosen.token_file else None
+        return Hub(self.environ, self.reporter, patience, endpoint=chosen.endpoint, token_file=token_file)
 
     @cached_property
     def reporter(self) -> ConsoleReporter | SilentReporter:

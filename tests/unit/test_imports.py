@@ -7,7 +7,7 @@ import sys
 import pytest
 
 HEAVY = frozenset(
-    {"git", "huggingface_hub", "httpx", "starlette", "uvicorn", "requests", "pypi_simple", "rich", "asyncio"}
+    {"git", "huggingface_hub", "httpx2", "starlette", "uvicorn", "requests", "pypi_simple", "rich", "asyncio"}
 )
 _RUN_AND_TELL = """
 import atexit, json, sys

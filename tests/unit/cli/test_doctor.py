@@ -37,6 +37,41 @@ def test_leftovers_and_damage_and_the_commands_that_mend_them(cli: Cli, home: Ho
     assert cli.done("doctor").stdout.rstrip().endswith("nothing is wrong")
 
 
+def test_remarks_on_the_library(cli: Cli, home: Home, tmp_path: Path) -> None:
+    watched = tmp_path / "with a space"
+    watched.mkdir()
+    cli.done("index", "add", watched)
+    watched.rmdir()
+    place = home.models_dir / "o" / "r"
+    place.mkdir(parents=True)
+    (place / "cut.gguf").write_bytes(b"GGUF")
+    (place / f".big.gguf.{'0' * 16}.part").write_bytes(bytes(1000))
+    killed = home.models_dir / ".import-0123456789ab"
+    killed.mkdir()
+    (killed / "alive.lock").touch()
+    problems = cli.json("doctor")["problems"]
+    assert [problem["where"] for problem in problems] == [
+        str(watched),
+        str(place / "cut.gguf"),
+        str(home.models_dir),
+    ]
+    assert not any(problem["is_damage"] for problem in problems)
+    assert "it is cut off" in problems[1]["what"]
+    assert problems[0]["mend"] == f"llama-mgr index remove '{watched}'"
+    assert "unfinished downloads: 1, and imports: 1, " in problems[2]["what"]
+    assert problems[2]["mend"] == "llama-mgr index prune"
+
+
+def test_a_damaged_list_of_roots_is_told_with_the_way_out(cli: Cli, home: Home, tmp_path: Path) -> None:
+    (home.root / "model-roots.json").write_text("{")
+    (problem,) = cli.json("doctor", status=5)["problems"]
+    assert (problem["where"], problem["is_damage"]) == (str(home.root / "model-roots.json"), True)
+    assert problem["mend"].startswith("llama-mgr index add DIRECTORY ")
+    (tmp_path / "watched").mkdir()
+    assert "it is " in cli.done("index", "add", tmp_path / "watched").stderr
+    assert cli.json("doctor")["problems"] == []
+
+
 def test_a_broken_config_is_a_problem_not_an_end(cli: Cli, home: Home) -> None:
     home.config_file.write_text("[build\n")
     document = cli.json("doctor", status=5)

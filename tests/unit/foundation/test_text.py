@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llama_mgr.text import without_secrets
+from llama_mgr.text import story_without_secrets, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,11 @@ def test_long_text_takes_no_time(part: str) -> None:
     without_secrets(part * 100_000)
     without_secrets(":/?" + part * 100_000)
     assert time.perf_counter() - started < 2
+
+
+def test_a_traceback_has_no_query_of_a_relative_url() -> None:
+    told = "MaxRetryError: Max retries exceeded with url: /m.gguf?token=SECRET&x=1 (Caused by https://u:p@h/?k=v)"
+    shown = story_without_secrets(told)
+    assert "SECRET" not in shown
+    assert "u:p" not in shown
+    assert shown.startswith("MaxRetryError: Max retries exceeded with url: /m.gguf?***")

