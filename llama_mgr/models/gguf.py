@@ -19,6 +19,7 @@ from llama_mgr.errors import BadGgufError
 from llama_mgr.models.file_kinds import looks_like
 from llama_mgr.models.gguf_source import WHAT, DefectError, FileSource, Source, Stamp, Window
 from llama_mgr.models.gguf_tensors import Tensor, read_tensors, require_inside
+from llama_mgr.models.gguf_vocabulary import Vocabularies
 from llama_mgr.text import printable
 
 MAGIC = b"GGUF"
@@ -79,8 +80,12 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Which file it was read from; None for another source."""
 
 
-def read_gguf(path: Path) -> GgufHeader:
+def read_gguf(path: Path, vocabularies: Vocabularies | None = None) -> GgufHeader:
     """Return the header of the file `path`, which is whole: all its tensors lie inside it.
+
+    Args:
+        path: the file.
+        vocabularies: what was seen in other files, for those who read many.
 
     Raises:
         BadGgufError: it is no GGUF file, cut off or damaged; the message says what it looks like.
@@ -88,24 +93,23 @@ def read_gguf(path: Path) -> GgufHeader:
         StorageError: it cannot be read.
     """
     with FileSource(path) as source:
-        header = parse_gguf(source, path)
+        header = parse_gguf(source, path, vocabularies)
         return msgspec.structs.replace(header, stamp=source.stamp)
 
 
-def parse_gguf(source: Source, name: object) -> GgufHeader:
+def parse_gguf(source: Source, name: object, vocabularies: Vocabularies | None = None) -> GgufHeader:
     """Return the header of any `source`, called `name` in messages.
 
     Raises:
         BadGgufError: as `read_gguf`; whatever `source.read` raises passes through.
     """
     try:
-        return _parsed(source)
+        return _parsed(Window(source, vocabularies))
     except DefectError as defect:
         raise BadGgufError(WHAT, name, defect.why, hint=defect.hint) from None
 
 
-def _parsed(source: Source) -> GgufHeader:
-    window = Window(source)
+def _parsed(window: Window) -> GgufHeader:
     version, tensor_count, key_count = _counts(window)
     metadata = _metadata(window, key_count)
     alignment = _alignment(metadata)

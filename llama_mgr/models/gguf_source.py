@@ -16,6 +16,7 @@ from typing import Final, Protocol, Self
 import msgspec
 
 from llama_mgr.errors import BadGgufError, NotFoundError, StorageError
+from llama_mgr.models.gguf_vocabulary import BEGINNING_BYTES, COMPARED_FROM, Vocabularies
 
 WHAT: Final = "cannot read the model file"
 
@@ -133,9 +134,10 @@ class Window:
     depend on what is there, never on what the source claims.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, vocabularies: Vocabularies | None = None) -> None:
         self.size_bytes = source.size_bytes
         self._source = source
+        self._vocabularies = vocabularies
         self._data = b""
         self._start = 0  # of _data in the source
         self._at = 0  # in _data; beyond its end after a jump
@@ -234,6 +236,30 @@ class Window:
             raise self.cut_off(f"{what} would have {count:,} strings")
         if self._strings > _STRINGS_LIMIT:
             raise DefectError(f"{what} has {count:,} strings, more than a vocabulary has")
+        if self._vocabularies is None or count < COMPARED_FROM:
+            self._walk_strings(count, what)
+        elif not self._passed_known(count, self._vocabularies):
+            begin = self.position
+            self._walk_strings(count, what)
+            length = self.position - begin
+            if self._vocabularies.has_room_for(length):
+                self._vocabularies.keep(count, self._source.read(begin, length))
+
+    def _passed_known(self, count: int, vocabularies: Vocabularies) -> bool:
+        """Go on behind an array of `count` strings if its bytes are known; else stay."""
+        for raw in vocabularies.of(count):
+            if len(raw) > self.left_bytes:
+                continue
+            self._require(BEGINNING_BYTES, "its vocabulary goes on")
+            if not self._data.startswith(raw[:BEGINNING_BYTES], self._at):
+                continue
+            self._require(len(raw), "its vocabulary goes on")
+            if self._data.startswith(raw, self._at):
+                self._at += len(raw)
+                return True
+        return False
+
+    def _walk_strings(self, count: int, what: str) -> None:
         while count:
             self._require(8, f"{what} goes on")
             count -= self._walked(count)
@@ -246,10 +272,10 @@ class Window:
         There is no comparison in the loop, which is what reading a header takes its time for: the end of the window
         ends it by an error.
         """
-        at, data, done = self._at, self._data, 0
+        at, data, done, u64 = self._at, self._data, 0, _U64
         with suppress(struct.error, OverflowError, IndexError):
             for done in range(count):  # noqa: B007 (wanted after the loop)
-                at += 8 + _U64(data, at)[0]
+                at += 8 + u64(data, at)[0]
             done += 1
         self._at = at
         return done

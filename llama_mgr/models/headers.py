@@ -12,6 +12,7 @@ from llama_mgr import __version__
 from llama_mgr.errors import BadGgufError, LlamaMgrError
 from llama_mgr.models.gguf import read_gguf
 from llama_mgr.models.gguf_source import WHAT
+from llama_mgr.models.gguf_vocabulary import Vocabularies
 from llama_mgr.models.index_file import IndexFile, Row
 from llama_mgr.models.quants import SUFFIX, is_model
 from llama_mgr.models.side_car import ModelRecord, read_record
@@ -57,6 +58,7 @@ class Headers:
     def __init__(self, home: Home, reporter: Reporter) -> None:
         self._reporter = reporter
         self._index = IndexFile(home, table_name(), reporter)
+        self._vocabularies = Vocabularies()
         self._facts: dict[str, Facts] = {}
         self._changed: dict[bytes, Row] = {}
         self._seen: set[bytes] = set()
@@ -151,7 +153,7 @@ class Headers:
     def _facts_now(self, found: Found) -> Facts:
         path = Path(found.path)
         try:
-            header = read_gguf(path)
+            header = read_gguf(path, self._vocabularies)
             traits = traits_of(header, path.name)
             facts = Facts(traits, is_servable=_is_servable(traits, path.name), data_offset=header.data_offset)
         except BadGgufError as error:
