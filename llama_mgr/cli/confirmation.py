@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import click
 
@@ -10,13 +9,13 @@ from llama_mgr.errors import BadInputError, InterruptedByUserError
 from llama_mgr.text import printable
 
 
-def confirm_removal(what: str, size: str, files: Iterable[Path], *, yes: bool) -> None:
+def confirm_removal(what: str, size: str, files: Iterable[object], *, yes: bool) -> None:
     """Show `files`, and ask whether to remove them; return when the user wants it.
 
     Args:
         what: to call them, printable.
         size: how much they are, in words.
-        files: what goes.
+        files: what goes: paths, or a line about several of them.
         yes: the user said so beforehand.
 
     Raises:

@@ -37,22 +37,24 @@ def list_models(context: Context, sort: str, words: str) -> None:
     These are your own and those of watched directories (`llama-mgr index add`). "fits?" tells where a model can run
     with a context of 4096 tokens: `gpu`, `gpu+ram` (partly on the GPU; --json says `partly`), `ram`, or `no`.
     """
-    from llama_mgr.cli.list_page import model_row, print_models, sorted_rows
+    from llama_mgr.cli.list_page import checkpoint_rows, model_row, print_models, sorted_rows
     from llama_mgr.cli.machine import machine_of
     from llama_mgr.models.library import Library
 
     catalog = Library(context.models_home, context.reporter).catalog()
     machine = machine_of(context)
     rows = sorted_rows([model_row(model, machine) for model in catalog.models], sort, words)
+    checkpoints = checkpoint_rows(catalog.checkpoints, words, context.reporter)
     _remark(context, catalog)
     document: dict[str, Any] = {
         "models": rows,
         "broken": [{"path": str(one.path), "why": one.why} for one in catalog.broken],
+        "checkpoints": checkpoints,
         "totals": {"models": len(rows), "size_bytes": sum(row["size_bytes"] + row["projector_bytes"] for row in rows)},
     }
 
     def show(output: Output) -> None:
-        print_models(output, rows, all_models=len(catalog.models))
+        print_models(output, rows, all_models=len(catalog.models), checkpoints=checkpoints)
 
     context.answer(document, show)
 

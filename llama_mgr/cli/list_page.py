@@ -4,9 +4,12 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_mgr.cli.console import Output
+from llama_mgr.errors import LlamaMgrError
+from llama_mgr.report import Reporter
 from llama_mgr.text import size_words
 
 if TYPE_CHECKING:
@@ -68,8 +71,32 @@ def _text(row: dict[str, Any]) -> str:
     return " ".join(words).casefold()
 
 
-def print_models(output: Output, rows: Sequence[dict[str, Any]], *, all_models: int) -> None:
+def checkpoint_rows(directories: Sequence[Path], words: str, reporter: Reporter) -> list[dict[str, Any]]:
+    """Return the checkpoints in `directories` whose names have all of `words`, as `list --json` prints them."""
+    if not directories:
+        return []
+    from llama_mgr.models.checkpoint_removal import checkpoint_in
+
+    rows = []
+    for directory in directories:
+        try:
+            one = checkpoint_in(directory)
+        except LlamaMgrError as error:
+            reporter.warn(error.message)
+            continue
+        if one is not None and all(word in one.name.casefold() for word in words.casefold().split()):
+            row = {"name": one.name, "revision": one.revision, "size_bytes": one.size_bytes}
+            rows.append({**row, "path": str(directory), "is_whole": one.is_whole})
+    return rows
+
+
+def print_models(
+    output: Output, rows: Sequence[dict[str, Any]], *, all_models: int, checkpoints: Sequence[dict[str, Any]]
+) -> None:
     """Print the table and its totals; where the terminal is narrow, with the columns that matter most."""
+    if not all_models and checkpoints:
+        output.line(f"no model yet; {_checkpoint_words(checkpoints)}")
+        return
     if not all_models:
         output.line("there is no model yet; get one with `llama-mgr pull`, or see `llama-mgr index add --found`")
         return
@@ -85,7 +112,13 @@ def print_models(output: Output, rows: Sequence[dict[str, Any]], *, all_models: 
     of = f" of {all_models}" if len(rows) < all_models else ""
     copies = sum(len(row["copies"]) for row in rows)
     also = f"; {copies} more {'copy' if copies == 1 else 'copies'} on this disk" if copies else ""
-    output.line(f"{len(rows)}{of} {noun}, {size_words(size_bytes)}{also}")
+    besides = f"; {_checkpoint_words(checkpoints)}" if checkpoints else ""
+    output.line(f"{len(rows)}{of} {noun}, {size_words(size_bytes)}{also}{besides}")
+
+
+def _checkpoint_words(checkpoints: Sequence[dict[str, Any]]) -> str:
+    count = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
+    return f"{count} for conversion, {size_words(sum(row['size_bytes'] for row in checkpoints))} (see --json)"
 
 
 def list_row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -91,16 +91,22 @@ def _pull_model(context: Context, ref: "HubRef", options: Mapping[str, Any]) -> 
 
 
 def _known(context: Context, sha256: str, size_bytes: int) -> Path | None:
-    """Return a model file of the library with this content, by what is recorded of it."""
+    """Return a model file of the library that has this content, or may have it: who takes it hashes it.
+
+    Where nobody knows the sha256 of a file (LM Studio keeps none), its size decides: hashing is faster than fetching.
+    """
     from llama_mgr.models.library import Library
 
     try:
         catalog = Library(context.models_home, context.reporter).catalog()
     except LlamaMgrError:  # a download does not need the library
         return None
-    every = (*catalog.models, *catalog.duplicates)
-    found = (one for one in every if one.sha256 and (one.sha256, one.size_bytes) == (sha256, size_bytes))
-    return next((one.files[0] for one in found), None)
+    alike = [
+        one
+        for one in (*catalog.models, *catalog.duplicates)
+        if len(one.files) == 1 and one.size_bytes == size_bytes and one.sha256 in {sha256, ""}
+    ]
+    return max(alike, key=lambda one: one.sha256).files[0] if alike else None
 
 
 def _pull_url(context: Context, ref: "UrlRef", options: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """`llama-mgr rm`."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +15,7 @@ from llama_mgr.errors import UnknownModelError
 from llama_mgr.text import printable, size_words
 
 if TYPE_CHECKING:
+    from llama_mgr.models.checkpoint_removal import Checkpoint
     from llama_mgr.models.library import Catalog
     from llama_mgr.models.removal import Doomed, Remover
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     "rm",
     epilog=examples(
         "llama-mgr rm bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M   # one quant",
-        "llama-mgr rm bartowski/Qwen2.5-7B-Instruct-GGUF -y       # all quants, without asking",
+        "llama-mgr rm bartowski/Qwen2.5-7B-Instruct-GGUF -y       # all quants and the checkpoint",
         "llama-mgr rm ~/.llama-mgr/models/o/r/broken.gguf         # a file that is no whole model",
     ),
 )
@@ -32,26 +35,33 @@ if TYPE_CHECKING:
 def remove(context: Context, models: tuple[str, ...], yes: bool) -> None:
     """Remove models from this disk.
 
-    MODEL is `owner/repo` for all its quants, `owner/repo:QUANT`, part of a name if it means one model, or the path of a
-    file in the models directory. All shards go, and the projector when nothing else needs it. What a running server
-    uses stays; so do the files of watched directories.
+    MODEL is `owner/repo` for all its quants and its checkpoint, `owner/repo:QUANT`, part of a name if it means one
+    model, or the path of a file in the models directory. All shards go, and the projector when nothing else needs it.
+    What a running server uses stays; so do the files of watched directories.
     """
     from functools import partial
 
     from llama_mgr.cli.running import running_models
+    from llama_mgr.models.checkpoint_removal import CheckpointRemover
     from llama_mgr.models.library import Library
     from llama_mgr.models.removal import Remover
 
     home = context.models_home
     remover = Remover(home, partial(running_models, home), context.reporter)
+    checkpoint_remover = CheckpointRemover(home, context.reporter)
     catalog = Library(home, context.reporter).catalog()
-    doomed = list(dict.fromkeys(one for text in models for one in _doomed(context, remover, catalog, text)))
+    wanted = {text: checkpoint_remover.named(name) if (name := _whole_name(text)) else [] for text in models}
+    checkpoints = list(dict.fromkeys(one for found in wanted.values() for one in found))
+    chosen = [one for text in models for one in _doomed(context, remover, catalog, text, or_none=bool(wanted[text]))]
+    doomed = list(dict.fromkeys(chosen))
     remover.require_unused(doomed)
     files = remover.files_of(doomed)
-    size_bytes = sum(file.lstat().st_size for file in files if os.path.lexists(file))
-    confirm_removal(", ".join(printable(one.label) for one in doomed), size_words(size_bytes), files, yes=yes)
-    freed_bytes = remover.remove(doomed)
-    labels = [one.label for one in doomed]
+    fetched = {one: checkpoint_remover.files_of(one) for one in checkpoints}
+    labels = [*(one.label for one in doomed), *(f"{one.name} (checkpoint)" for one in checkpoints)]
+    shown = [*map(str, files), *(_checkpoint_words(one, fetched[one]) for one in checkpoints)]
+    files += [file for one in checkpoints for file in fetched[one]]
+    confirm_removal(", ".join(map(printable, labels)), size_words(_size_bytes(files)), shown, yes=yes)
+    freed_bytes = remover.remove(doomed) + checkpoint_remover.remove(checkpoints)
     document = {"removed": labels, "files": [str(file) for file in files], "freed_bytes": freed_bytes}
 
     def show(output: Output) -> None:
@@ -62,8 +72,30 @@ def remove(context: Context, models: tuple[str, ...], yes: bool) -> None:
     context.answer(document, show)
 
 
-def _doomed(context: Context, remover: "Remover", catalog: "Catalog", text: str) -> "list[Doomed]":
-    """Return what `text` means; only a whole `owner/repo` means several models."""
+def _whole_name(text: str) -> str | None:
+    """Return the `owner/repo` that `text` is, however it is written; None when it says more, or is something else."""
+    from llama_mgr.errors import BadReferenceError
+    from llama_mgr.models.reference import HubRef, parse_reference
+
+    try:
+        reference = parse_reference(text)
+    except BadReferenceError:
+        return None
+    is_whole = isinstance(reference, HubRef) and not (reference.quant or reference.file or reference.revision)
+    return reference.name if isinstance(reference, HubRef) and is_whole else None
+
+
+def _checkpoint_words(one: "Checkpoint", files: Sequence[Path]) -> str:
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return f"{one.directory} (checkpoint: {count}, {size_words(_size_bytes(files))})"
+
+
+def _size_bytes(files: Sequence[Path]) -> int:
+    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
+
+
+def _doomed(context: Context, remover: "Remover", catalog: "Catalog", text: str, *, or_none: bool) -> "list[Doomed]":
+    """Return what `text` means; only a whole `owner/repo` means several models, or `or_none`."""
     from llama_mgr.cli.model_choice import chosen_model, path_in
     from llama_mgr.models.library import Catalog
     from llama_mgr.names import canonical
@@ -73,9 +105,12 @@ def _doomed(context: Context, remover: "Remover", catalog: "Catalog", text: str)
         return [remover.doomed_at(path, catalog)]
     models = [*catalog.models, *catalog.duplicates]
     own = [model for model in models if model.root.is_own]
-    named = [model for model in own if canonical(model.name) == canonical(text)]
+    name = canonical(_whole_name(text) or text)
+    named = [model for model in own if canonical(model.name) == name]
     if named:
         return remover.doomed_models(named)
+    if or_none:
+        return []
     try:
         return remover.doomed_models([chosen_model(context, text, Catalog(tuple(own), ()))])
     except UnknownModelError as unknown:

@@ -29,6 +29,8 @@ class Catalog:
     """Models whose content one of `models` has, too; they are its `copies`."""
     missing_roots: tuple[Root, ...] = ()
     """Watched directories that are not there now, or cannot be read."""
+    checkpoints: tuple[Path, ...] = ()
+    """Directories of our own that may hold a checkpoint; `checkpoint_removal.checkpoint_in` tells which one."""
 
     def holding(self, path: Path) -> Model | None:
         """Return the model that the file `path` belongs to, as its weights or its projector."""
@@ -110,6 +112,7 @@ class Library:
             tuple(sorted(broken, key=lambda one: one.path)),
             tuple(duplicates),
             tuple(one.root for one in scans if not one.is_there and not one.root.is_own),
+            tuple(Path(place) for one in scans for place in one.checkpoints),
         )
 
 

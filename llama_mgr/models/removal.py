@@ -153,46 +153,16 @@ class Remover:
         with (
             storage_errors("cannot remove", file),
             contextlib.suppress(FileNotFoundError),  # another rm was here
-            self._directory(file, places) as directory,
+            held_directory(file, places) as directory,
         ):
             # The side-car first: a file without one is a model all the same, and can be removed again.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(side_car_of(file).name, dir_fd=directory)
-            freed_bytes = _freed_bytes(file.name, directory)
+            freed_bytes = size_on_disk(file.name, directory)
             os.unlink(file.name, dir_fd=directory)
             make_durable(directory)
-        self._remove_empty(file.parent)
+        remove_empty(file.parent, self._home.models_dir, self._reporter)
         return freed_bytes
-
-    @contextlib.contextmanager
-    def _directory(self, file: Path, places: Sequence[Path]) -> Iterator[int]:
-        """Open the directory of `file`, which must be one of `places` when all links are followed.
-
-        What happens through the descriptor happens there, whatever becomes of the path meanwhile.
-        """
-        place = real_path(file.parent)
-        if place not in places:
-            why = f"its directory became a link to {place} meanwhile"
-            raise RefusedError("cannot remove", file, why, hint="delete it by hand if you are sure")
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _remove_empty(self, directory: Path) -> None:
-        """Remove `directory` and those above it that are empty, up to the models directory."""
-        top = real_path(self._home.models_dir)
-        place = real_path(directory)
-        while place != top and place.is_relative_to(top):
-            try:
-                place.rmdir()
-            except OSError as error:
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
-                    self._reporter.warn(f"{place} stays: {error.strerror}")
-                if error.errno != errno.ENOENT:
-                    return
-            place = place.parent
 
     def _is_inside(self, file: Path) -> bool:
         return real_path(file.parent).is_relative_to(real_path(self._home.models_dir))
@@ -245,7 +215,42 @@ def _is_projector_of(path: Path, model: Model) -> bool:
     return model.projector is not None and path.name == model.projector.name and path not in model.files
 
 
-def _freed_bytes(name: str, directory: int) -> int:
+@contextlib.contextmanager
+def held_directory(file: Path, places: Sequence[Path]) -> Iterator[int]:
+    """Open the directory of `file`, which must be one of `places` when all links are followed.
+
+    What happens through the descriptor happens there, whatever becomes of the path meanwhile.
+
+    Raises:
+        RefusedError: it is another directory.
+    """
+    place = real_path(file.parent)
+    if place not in places:
+        why = f"its directory became a link to {place} meanwhile"
+        raise RefusedError("cannot remove", file, why, hint="delete it by hand if you are sure")
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove_empty(directory: Path, models_dir: Path, reporter: Reporter) -> None:
+    """Remove `directory` and those above it that are empty, up to the models directory."""
+    top = real_path(models_dir)
+    place = real_path(directory)
+    while place != top and place.is_relative_to(top):
+        try:
+            place.rmdir()
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+                reporter.warn(f"{place} stays: {error.strerror}")
+            if error.errno != errno.ENOENT:
+                return
+        place = place.parent
+
+
+def size_on_disk(name: str, directory: int) -> int:
     """Return what the disk gains: nothing for links, and for files that have another name."""
     try:
         found = os.lstat(name, dir_fd=directory)

@@ -20,6 +20,7 @@ from llama_mgr.models.walk import (
 __all__ = ["Found", "Scan", "scan", "scan_beside"]
 
 _REPO_PARTS = 2
+_CHECKPOINT = "checkpoint"  # as checkpoint.DIRECTORY_NAME, which every list would pay for
 
 
 def scan(root: Root) -> Scan:
@@ -85,6 +86,8 @@ def _add_repositories(result: Scan, top: str) -> None:
                 _add(result, found, by_name.get(f"{entry.name}.json"), is_in_repository=is_in_repository)
         if result.root.is_own:
             _add_orphans(result, directory, entries)
+            if len(parts) == _REPO_PARTS + 1 and parts[-1] == _CHECKPOINT:
+                result.checkpoints.append(directory)
 
 
 def _add_folders(result: Scan, top: str) -> None:

@@ -62,6 +62,8 @@ class Scan:
     """What is named like a model and is no file, or a side-car without its file, each with the reason."""
     remarks: list[str] = field(default_factory=list)
     is_there: bool = True
+    checkpoints: list[str] = field(default_factory=list)
+    """The directories of our own that `pull --checkpoint` may have filled; not looked into."""
 
 
 def walk(result: Scan, top: str) -> Iterator[tuple[str, tuple[str, ...], list[os.DirEntry[str]]]]:

@@ -100,6 +100,21 @@ def test_a_model_that_another_tool_has_is_not_downloaded(hub: LocalHub, cli: Cli
     assert (place / "tiny-Q4_K_M.gguf").read_bytes() == BIG["tiny-Q4_K_M.gguf"]
 
 
+@pytest.mark.parametrize("is_same", [True, False], ids=["same", "another"])
+def test_a_file_whose_sha256_nobody_knows_is_hashed(
+    hub: LocalHub, cli: Cli, place: Path, tmp_path: Path, is_same: bool
+) -> None:
+    content = BIG["tiny-Q4_K_M.gguf"]
+    hub.add(OWNER_REPO, BIG)
+    found = tmp_path / "lm-studio" / "pub" / "repo" / "tiny.gguf"
+    found.parent.mkdir(parents=True)
+    found.write_bytes(content if is_same else content[:-1] + bytes([content[-1] ^ 1]))
+    cli.done("index", "add", tmp_path / "lm-studio")
+    answer = cli.json("pull", OWNER_REPO)
+    assert (answer["bytes_fetched"] == 0) == is_same
+    assert (place / "tiny-Q4_K_M.gguf").read_bytes() == content
+
+
 def test_a_copy_that_is_not_what_its_record_says_is_not_taken(
     hub: LocalHub, cli: Cli, place: Path, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """Bad inputs 60-68, 71, 73 and 80-82: what `pull` is asked for, and what hubs have.
 
 * Row 62: an https URL is a reference when `--sha256` comes with it; without it, it is refused, too.
-* Row 65: that a pull stays at its first commit is in `tests/unit/models/test_pull.py`.
+* Row 65: that a pull stays at its first commit is in `tests/unit/models/test_pull_commits.py`.
 * Rows 80 and 82: what has come may stay, as unfinished files.
 * Row 82: with --force, because the space of a download is otherwise taken before its first byte.
 """

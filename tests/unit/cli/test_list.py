@@ -111,7 +111,7 @@ def test_lengths_of_contexts(tokens: int | None, words: str) -> None:
 
 def test_an_empty_library_says_what_to_do(cli: Cli) -> None:
     assert "llama-mgr pull" in cli.done("list").stdout
-    assert cli.json("list") == {"models": [], "broken": [], "totals": {"models": 0, "size_bytes": 0}}
+    assert cli.json("list") == {"models": [], "broken": [], "checkpoints": [], "totals": {"models": 0, "size_bytes": 0}}
 
 
 def test_names_with_controls_are_shown_escaped(cli: Cli, home: Home) -> None:

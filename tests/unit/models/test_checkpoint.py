@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,17 +82,6 @@ def test_no_weights_and_no_match_are_told() -> None:
 
 
 # -- pulling -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub() as running:
-        yield running
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
 
 
 Pull = Callable[..., PulledCheckpoint]
