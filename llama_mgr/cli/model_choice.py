@@ -62,6 +62,24 @@ def chosen_model(context: Context, text: str, catalog: "Catalog") -> "Model":
         raise
 
 
+def model_to_remove(context: Context, text: str, catalog: "Catalog") -> "Model":
+    """Return the model that `chosen_model` finds, or our copy of it with the same key; an alias means its target only.
+
+    Raises: as `chosen_model`; UnknownModelError also when an alias stands for what is not in the library.
+    """
+    from llama_mgr.models.aliases import Aliases
+    from llama_mgr.models.matching import text_of_target
+
+    every = [*catalog.models, *catalog.duplicates]
+    target = None if with_key(text, every) else Aliases(context.home).expand(text)
+    model = chosen_model(context, text_of_target(target) if target else text, catalog)
+    if model.root.is_own:
+        return model
+    equal = [{one.files[0], *one.copies} for one in catalog.models]
+    same = next((files for files in equal if model.files[0] in files), set())
+    return next((one for one in with_key(model.key, every) if one.root.is_own and one.files[0] in same), model)
+
+
 def with_key(text: str, models: Sequence["Model"]) -> list["Model"]:
     """Return the models whose key is `text`; case does not count."""
     from llama_mgr.names import canonical

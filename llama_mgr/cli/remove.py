@@ -11,7 +11,6 @@ from llama_mgr.cli.completing import complete_models
 from llama_mgr.cli.confirmation import confirm_removal
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
-from llama_mgr.errors import UnknownModelError
 from llama_mgr.text import printable, size_words
 
 if TYPE_CHECKING:
@@ -81,8 +80,10 @@ def _whole_name(text: str) -> str | None:
         reference = parse_reference(text)
     except BadReferenceError:
         return None
-    is_whole = isinstance(reference, HubRef) and not (reference.quant or reference.file or reference.revision)
-    return reference.name if isinstance(reference, HubRef) and is_whole else None
+    # `:latest` is left out of a reference, but whoever types a tag does not mean all quants.
+    if not isinstance(reference, HubRef) or str(reference) != reference.name or ":" in text.rpartition("/")[2]:
+        return None
+    return reference.name
 
 
 def _checkpoint_words(one: "Checkpoint", files: Sequence[Path]) -> str:
@@ -96,25 +97,17 @@ def _size_bytes(files: Sequence[Path]) -> int:
 
 def _doomed(context: Context, remover: "Remover", catalog: "Catalog", text: str, *, or_none: bool) -> "list[Doomed]":
     """Return what `text` means; only a whole `owner/repo` means several models, or `or_none`."""
-    from llama_mgr.cli.model_choice import chosen_model, path_in
-    from llama_mgr.models.library import Catalog
+    from llama_mgr.cli.model_choice import model_to_remove, path_in
     from llama_mgr.names import canonical
 
     path = path_in(text)
     if path is not None:
         return [remover.doomed_at(path, catalog)]
-    models = [*catalog.models, *catalog.duplicates]
-    own = [model for model in models if model.root.is_own]
     name = canonical(_whole_name(text) or text)
-    named = [model for model in own if canonical(model.name) == name]
+    models = [*catalog.models, *catalog.duplicates]
+    named = [model for model in models if model.root.is_own and canonical(model.name) == name]
     if named:
         return remover.doomed_models(named)
     if or_none:
         return []
-    try:
-        return remover.doomed_models([chosen_model(context, text, Catalog(tuple(own), ()))])
-    except UnknownModelError as unknown:
-        try:
-            return remover.doomed_models([chosen_model(context, text, catalog)])  # says whose it is
-        except UnknownModelError:
-            raise unknown from None
+    return remover.doomed_models([model_to_remove(context, text, catalog)])  # says whose it is, if it is not ours

@@ -29,7 +29,14 @@ from llama_mgr.models.gguf_source import FileSource
 from llama_mgr.models.second_copy import second_copy
 from llama_mgr.models.shards import require_one_model, require_shard
 from llama_mgr.models.shared_bar import Coming, shared_bar
-from llama_mgr.models.side_car import RECORD_KIND, ModelRecord, read_record, side_car_of, write_record
+from llama_mgr.models.side_car import (
+    RECORD_KIND,
+    ModelRecord,
+    read_record,
+    require_side_car_place,
+    side_car_of,
+    write_record,
+)
 from llama_mgr.models.traits import traits_of
 from llama_mgr.partial import Partial, held_partial, stepped_aside
 from llama_mgr.report import Progress, Reporter
@@ -110,7 +117,7 @@ class Delivery:
             force: do not ask whether the disk has room.
 
         Raises:
-            ConflictError: a file that came from elsewhere has the name of one of these.
+            ConflictError: a file that came from elsewhere has the name of one of these, or of a side-car.
             NoSpaceError: the disk has no room for all of it, or no longer.
             HashMismatchError: something else than promised arrived, twice.
             BadGgufError: a file is no GGUF.
@@ -121,6 +128,7 @@ class Delivery:
         """
         for item in self._items:
             _require_short_name(item.target)
+            require_side_car_place("cannot pull", item.target)
         for directory in {item.target.parent for item in self._items}:
             remove_temporaries(directory)  # a kill may have left a half-written record
         unrecorded = [item for item in self._items if not item.is_recorded()]
@@ -212,6 +220,7 @@ class Delivery:
         is_update = any(item.target in replaced for item in self._model)
         breaks = is_update and len(self._model) > 1 and all(partial.is_shared for _, partial in held)
         for item, _ in held:
+            require_side_car_place("cannot pull", item.target)
             self._require_still_ours(item)
         with ExitStack() as stack, storage_errors("cannot replace", first.target):
             for target in targets:

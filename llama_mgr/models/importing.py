@@ -20,9 +20,11 @@ from llama_mgr.models.headers import Headers
 from llama_mgr.models.import_source import checked_model_name, default_name, models_at, paths_of, target_name
 from llama_mgr.models.import_staging import import_staging, publish_model
 from llama_mgr.models.model_lock import lock_name
+from llama_mgr.models.quants import is_projector
 from llama_mgr.models.roots import Roots, absolute, real_path
+from llama_mgr.models.scan import scan_beside
 from llama_mgr.models.shared_bar import Coming, shared_bar
-from llama_mgr.models.side_car import ModelRecord, read_record, write_record
+from llama_mgr.models.side_car import ModelRecord, read_record, require_side_car_place, write_record
 from llama_mgr.names import canonical
 from llama_mgr.paths import Home, join_below
 from llama_mgr.report import Progress, Reporter
@@ -84,7 +86,8 @@ class Importer:
 
         On disk afterwards: all files of the models with their side-cars below `models_dir`; after an error or a kill,
         nothing of the model that was being taken, or a set of shards that is not complete and so no model. The next
-        call completes it. Sources stay as they are, unless they are to be moved; then they vanish when all is durable.
+        call completes it. Sources stay as they are, unless they are to be moved; then they vanish when all models
+        are durable, except projectors that a model which stays there needs.
 
         Args:
             path: a GGUF file or a directory.
@@ -112,7 +115,11 @@ class Importer:
             self._refuse_inside(group, way, name)
         if way == "move":
             self._refuse_to_move(groups)
-        return [self._taken(group, way, chosen or default_name(group)) for group in groups]
+        shared = self._needed_there(groups) if way == "move" else set()
+        taken = [self._taken(group, way, chosen or default_name(group)) for group in groups]
+        if way == "move":  # models share projectors: not before the last one has its own
+            _remove_sources([file for _, files in taken for file in files if file.given not in shared])
+        return [one for one, _ in taken]
 
     # -- what may be taken ---------------------------------------------------------------------------------------------
 
@@ -133,27 +140,41 @@ class Importer:
                 hint = "take it with --link or --copy"
                 raise RefusedError("cannot move", file, f"it lies in {owner}, which is only watched", hint=hint)
 
+    @staticmethod
+    def _needed_there(groups: Sequence[Group]) -> set[Path]:
+        """Return the projectors of `groups` that may be for something that stays beside them, too, by their names."""
+        going = {file for group in groups for file in paths_of(group)}
+        needed = set()
+        for projector in {one for group in groups for one in group.model.projectors}:
+            with storage_errors("cannot read", projector.parent):
+                beside = [one for one in projector.parent.iterdir() if one.suffix.lower() == ".gguf"]
+            staying = [one for one in beside if one not in going and not is_projector(one.name)]
+            if any(str(projector) == found.path for one in staying for found in scan_beside(one).found):
+                needed.add(projector)
+        return needed
+
     # -- taking it -----------------------------------------------------------------------------------------------------
 
-    def _taken(self, group: Group, way: Way, name: str) -> Imported:
+    def _taken(self, group: Group, way: Way, name: str) -> tuple[Imported, list[_File]]:
         directory = self._directory(name)
         files = _files(group, directory)
         count = len(group.found)
         key = f"{name}:{group.model.quant}"
         if self._is_inside(files[0].given):
-            return self._adopted(group, files)
+            return self._adopted(group, files), []
         with held_lock(self._home, lock_name(name), f"import {key}", self._reporter, _BUSY_TIMEOUT_S):
+            for file in files:
+                require_side_car_place("cannot import", file.target)
             wanted = [file for file in files if not self._is_there(file)]
             how = self._placed(wanted, way, key, directory) if wanted else ""
             for file in files:
                 if read_record(file.target) is None:  # a kill came between the renames and this
                     write_record(file.target, _record(file, hash_of(file.target, self._reporter)))
-            if way == "move":
-                _remove_sources(files)
         targets = [file.target for file in files]
         projector = targets[count] if len(targets) > count else None
         size_bytes = sum(file.size_bytes for file in files)
-        return Imported(name, group.model.quant, tuple(targets[:count]), projector, size_bytes, how, not wanted)
+        one = Imported(name, group.model.quant, tuple(targets[:count]), projector, size_bytes, how, not wanted)
+        return one, files
 
     def _directory(self, name: str) -> Path:
         """Return the directory of the model `name`, if no other has it in another spelling."""

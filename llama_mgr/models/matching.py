@@ -25,6 +25,7 @@ _WORD = re.compile(r"[^\W_]+(?:\.[0-9]+[^\W_]*)*")  # 2.5 and 0.5b are words, th
 _GGUF_ENDING = re.compile(r"[-._]gguf$")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")  # 7: what git shows as a short one
 _DIGITS = "0123456789"
+_PRESET_PREFIX = "p:"
 
 
 class Candidate(Protocol):
@@ -101,7 +102,7 @@ def matches(text: str, candidates: Sequence[C]) -> list[C]:
     (`qwen:32b`), it is a word. Case and Unicode form do not count.
 
     Raises:
-        BadReferenceError: the text names a revision that cannot be compared with those of the candidates.
+        BadReferenceError: the text names a preset, or a revision that cannot be compared with those of the candidates.
     """
     reference = _parsed(text[:_TYPED_LIMIT])
     wanted = _wanted(text[:_TYPED_LIMIT], reference)
@@ -124,7 +125,7 @@ def the_one(text: str, candidates: Sequence[C], aliases: Aliases | None = None) 
     Raises:
         UnknownModelError: there is none; close ones are suggested.
         AmbiguousModelError: there are several; they are listed.
-        BadReferenceError: the text is empty, or names a revision that cannot be compared.
+        BadReferenceError: the text is empty, or names a preset, or a revision that cannot be compared.
         BadConfigError: the user's aliases.toml cannot be read.
     """
     if not text.strip():
@@ -140,9 +141,14 @@ def the_one(text: str, candidates: Sequence[C], aliases: Aliases | None = None) 
 
 
 def _matches_of_target(target: HubRef, candidates: Sequence[C]) -> list[C]:
+    return matches(text_of_target(target), candidates)
+
+
+def text_of_target(target: HubRef) -> str:
+    """Return the text that means in the library what an alias stands for; it is a whole name."""
     # A branch was followed when the alias was pulled; what it was then is in the library.
     is_pinned = _COMMIT.fullmatch((target.revision or "").lower())
-    return matches(str(target if is_pinned else replace(target, revision=None)), candidates)
+    return str(target if is_pinned else replace(target, revision=None))
 
 
 def _parsed(text: str) -> Reference | None:
@@ -154,6 +160,8 @@ def _parsed(text: str) -> Reference | None:
 
 
 def _wanted(text: str, reference: Reference | None) -> _Wanted:
+    if text.startswith(_PRESET_PREFIX):  # p:Q4_K_M, too, which has no form of a reference
+        raise BadReferenceError("cannot use as a model of the library", text, "it names a preset, not a model")
     if isinstance(reference, HubRef):
         base, quant = f"{reference.name}/{reference.file}" if reference.file else reference.name, reference.quant
     elif isinstance(reference, NameRef):
@@ -180,9 +188,11 @@ def _name_stages(base: str) -> Iterator[Callable[[_Known, Candidate], bool]]:
     yield lambda names, one: base in {names.name, names.file} or _is_file(base, names, one)
     if "/" in base:
         return
+    yield lambda names, _: base in names.short_names
+    if not any(map(str.isalnum, base)):  # "-" is a part of most names
+        return
     part = _part(base)
     end = re.compile(rf"(?<![^\W_]){part.pattern}\Z")
-    yield lambda names, _: base in names.short_names
     yield lambda names, _: any(end.search(name) for name in (names.name, *names.short_names))
     yield lambda names, _: bool(part.search(names.name) or part.search(names.file))
 

@@ -15,7 +15,7 @@ from llama_mgr.models.library import Catalog, Library
 from llama_mgr.models.model import Model
 from llama_mgr.models.model_lock import lock_name
 from llama_mgr.models.roots import Root, Roots, absolute, real_path
-from llama_mgr.models.side_car import side_car_of
+from llama_mgr.models.side_car import has_own_side_car, side_car_of
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter, SilentReporter
 from llama_mgr.store import make_durable, storage_errors
@@ -76,25 +76,27 @@ class Remover:
         Raises:
             NotFoundError: there is no such file.
             RefusedError: it is not a GGUF of our models directory.
+            CorruptStateError: nobody can tell whether the directory that it lies in is watched.
         """
         place = absolute(path)
+        is_there = os.path.lexists(place) or os.path.lexists(side_car_of(place))
+        if is_there and not self._is_ours(place):
+            raise self._refusal(place)
         model = catalog.holding(place)
         if model is not None and self._is_ours(place) and not _is_projector_of(place, model):
             return self.doomed_models([model])[0]
         for one in catalog.broken:
             if place in one.files and one.root.is_own:
+                self._refuse_watched(str(one.path), _places(one.files))
                 return Doomed(str(one.path), self._name_of(one.path), one.files, places=_places(one.files))
-        if not os.path.lexists(place) and not os.path.lexists(side_car_of(place)):
+        if not is_there:
             raise NotFoundError("cannot remove", place, "there is no such file", hint="llama-mgr list")
         if model is not None and not model.root.is_own:
             raise _foreign(place, model.root)
-        foreign = next((one.root for one in catalog.broken if place in one.files and not one.root.is_own), None)
-        if foreign is not None:
-            raise _foreign(place, foreign)
         is_listed = model is not None and place in model.projectors
         if not place.name.endswith(_SUFFIX) or not (is_listed or self._is_inside(place)):
-            why = f"only .gguf files in {self._home.models_dir} are removed"
-            raise RefusedError("cannot remove", place, why, hint="delete it by hand if you are sure")
+            raise self._refusal(place)
+        self._refuse_watched(str(place), _places([place]))
         needing = [one for one in (*catalog.models, *catalog.duplicates) if place in one.projectors]
         users = tuple(file for one in needing for file in one.files)
         return Doomed(str(place), self._name_of(place), (place,), users=users, places=_places([place]))
@@ -157,7 +159,11 @@ class Remover:
         ):
             # The side-car first: a file without one is a model all the same, and can be removed again.
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(side_car_of(file).name, dir_fd=directory)
+                if stat.S_ISDIR(os.lstat(file.name, dir_fd=directory).st_mode):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+            if has_own_side_car(file):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(side_car_of(file).name, dir_fd=directory)
             freed_bytes = size_on_disk(file.name, directory)
             os.unlink(file.name, dir_fd=directory)
             make_durable(directory)
@@ -170,6 +176,14 @@ class Remover:
     def _is_ours(self, file: Path) -> bool:
         """Tell the same; an owner or a repository may be a link to a directory elsewhere."""
         return file.is_relative_to(absolute(self._home.models_dir)) or self._is_inside(file)
+
+    def _refusal(self, file: Path) -> RefusedError:
+        """Return what is said of a file that is none of our models: whose it is, if it lies in a watched directory."""
+        for root in Roots(self._home, self._reporter).watched():
+            if file.is_relative_to(root.path) or real_path(file.parent).is_relative_to(real_path(root.path)):
+                return _foreign(file, root)
+        why = f"only .gguf files in {self._home.models_dir} are removed"
+        return RefusedError("cannot remove", file, why, hint="delete it by hand if you are sure")
 
     def _refuse_watched(self, label: str, places: Sequence[Path]) -> None:
         """Refuse what an owner or a repository of ours that is a link has in the directory of another tool."""

@@ -1,12 +1,14 @@
 """The side-car `<file>.gguf.json`: what is known of the file beside it. It is written last, so it means "complete"."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from llama_mgr.errors import CorruptStateError, NotFoundError
-from llama_mgr.store import read_document, write_document
+from llama_mgr.errors import ConflictError, CorruptStateError, NotFoundError, StorageError
+from llama_mgr.store import DOCUMENT_LIMIT_BYTES, read_bounded, read_document, write_document
 
 RECORD_KIND = "model"
 
@@ -40,6 +42,30 @@ class ModelRecord(msgspec.Struct, kw_only=True):
 def side_car_of(model: Path) -> Path:
     """Return the path of the side-car of the file `model`."""
     return model.with_name(f"{model.name}.json")
+
+
+def has_own_side_car(model: Path) -> bool:
+    """Tell whether a side-car that a llama-mgr wrote lies beside the file `model`, of whatever schema.
+
+    Others use the same name: the old cache of llama.cpp kept a `<file>.gguf.json` of its own (common/download.cpp).
+    """
+    try:
+        document = json.loads(read_bounded(side_car_of(model), DOCUMENT_LIMIT_BYTES))
+    except (NotFoundError, StorageError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "schema" in document and document.get("kind") == RECORD_KIND
+
+
+def require_side_car_place(what: str, model: Path) -> None:
+    """Refuse to write the side-car of the file `model` over a file of somebody else.
+
+    Raises:
+        ConflictError: there is such a file.
+    """
+    place = side_car_of(model)
+    if os.path.lexists(place) and not has_own_side_car(model):
+        why = f"another file is at {place}, where its side-car must be"
+        raise ConflictError(what, model, why, hint="move that file away")
 
 
 def read_record(model: Path) -> ModelRecord | None:

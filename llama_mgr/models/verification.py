@@ -1,6 +1,7 @@
 """Checking models: the bytes against their side-cars, the headers, and that no shard is missing."""
 
 import contextlib
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from llama_mgr.models.gguf import read_gguf
 from llama_mgr.models.library import Catalog
 from llama_mgr.models.model import Broken, Model
 from llama_mgr.models.model_lock import lock_name
+from llama_mgr.models.quants import is_projector, shard_of
 from llama_mgr.models.roots import WITH_SIDE_CARS, Root, real_path
 from llama_mgr.models.shared_bar import Coming, Share, shared_bar
 from llama_mgr.models.side_car import ModelRecord, damage_of, read_record, side_car_of, write_record
@@ -23,6 +25,8 @@ from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
 from llama_mgr.store import now_at, storage_errors
 from llama_mgr.text import printable
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Verifier:
         """
         result = Verified(
             findings=[
-                Finding(one.path, one.why, _mend(one.path, one.root, one.files, self._reporter)) for one in broken
+                Finding(one.path, one.why, _mend(one.path, one.root, _set_of(one, models), self._reporter))
+                for one in broken
             ]
         )
         tasks = list(self._tasks(models, result))
@@ -135,7 +140,7 @@ class Verifier:
 
     def _mend(self, path: Path, model: Model) -> str:
         root = model.root if path.is_relative_to(model.root.path) else Root(path.parent, "folder")
-        return _mend(path, root, model.files if path in model.files else [path], self._reporter)
+        return _mend(path, root, model.files, self._reporter)
 
     def _note(self, task: _Task) -> None:
         """Write into the side-car that the bytes are right, unless somebody works on the model."""
@@ -165,7 +170,7 @@ def _mend(path: Path, root: Root, files: Sequence[Path], reporter: Reporter) -> 
     Args:
         path: the damaged file.
         root: where it lies.
-        files: all files of its model: they are removed together.
+        files: all files of its model, the first one first; a projector is not one of them.
         reporter: shows the reading of the file that it was imported from.
     """
     if not root.is_own:
@@ -175,24 +180,53 @@ def _mend(path: Path, root: Root, files: Sequence[Path], reporter: Reporter) -> 
     if record is None:
         return f"{remove}   (or put a whole copy in its place)"
     if record.origin == "hub" and record.repo:
-        place = f"{record.repo}/{record.file}" if record.file else record.repo
-        return f"{remove} -y && llama-mgr pull {shlex.quote(printable(place, 1000))}"
+        return _mend_pull(path, record, files)
     if record.origin == "import":
         return _mend_import(path, record, root, files, reporter)
     return f"{remove} -y   (it came from {printable(record.source)})"
 
 
+def _mend_pull(path: Path, record: ModelRecord, files: Sequence[Path]) -> str:
+    """Return how to pull the model again. What lies there in the right size must go first, and nothing else does."""
+    first = _record_of(files[0]) or record
+    if first.repo != record.repo or (first.file and is_projector(first.file)):
+        return f"move it away, and pull a model of {printable(record.repo)} again: its projector comes along"
+    place = f"{first.repo}/{first.file}" if first.file else f"{first.repo}"
+    revision = f"@{first.revision}" if _COMMIT.fullmatch(first.revision or "") else ""
+    pull = f"llama-mgr pull {shlex.quote(printable(place, 1000) + revision)}"
+    shard = shard_of(files[0].name)
+    is_unfinished = path in files and shard is not None and len(files) < shard[2]
+    if is_unfinished or not path.is_file() or path.stat().st_size != record.size_bytes:
+        return pull
+    return f"{_removal(path, files)} && {pull}"
+
+
+def _removal(path: Path, files: Sequence[Path]) -> str:
+    """Return what removes the damaged file alone: `llama-mgr rm` takes all shards of a model."""
+    return f"rm {_word(path)}" if path in files and len(files) > 1 else f"llama-mgr rm {_word(path)} -y"
+
+
+def _set_of(broken: Broken, models: Sequence[Model]) -> Sequence[Path]:
+    """Return the files of the model that something broken belongs to; for a projector those of one that may use it."""
+    record = _record_of(broken.path) if broken.root.is_own else None
+    if record is None or not record.repo or not is_projector(record.file or ""):
+        return broken.files or (broken.path,)
+    mine = (one.files for one in models if one.root.is_own and one.record and one.record.repo == record.repo)
+    return next(mine, broken.files)
+
+
 def _mend_import(path: Path, record: ModelRecord, root: Root, files: Sequence[Path], reporter: Reporter) -> str:
     """Return how to import the file again, if what it came from is sound, and `rm` leaves all of that."""
     sources = [_source_of(one) for one in files]
-    removed = {real_path(one) for one in files}
+    removed = {real_path(one) for one in (*files, path)}
     with contextlib.suppress(LlamaMgrError):
         are_kept = all(one is not None and one.is_file() and real_path(one) not in removed for one in sources)
-        source = _source_of(path)
-        if source is not None and are_kept and hash_of(source, reporter) == record.sha256:
+        source, first = _source_of(path), sources[0]
+        if source is not None and first is not None and are_kept and hash_of(source, reporter) == record.sha256:
             name = "/".join(path.relative_to(root.path).parts[:2])
-            again = f"llama-mgr import {shlex.quote(printable(source, 1000))} --name {shlex.quote(name)}"
-            return f"llama-mgr rm {_word(path)} -y && {again}"
+            again = f"llama-mgr import {shlex.quote(printable(first, 1000))} --name {shlex.quote(name)}"
+            if path not in files or not is_projector(first.name):
+                return f"{_removal(path, files)} && {again}"
     return f"put another copy of it, with the sha256 {printable(record.sha256)}, in its place"
 
 

@@ -108,6 +108,31 @@ def test_an_own_model_whose_content_others_have_too(cli: Cli, tmp_path: Path) ->
     assert [row["key"] for row in cli.json("list", "--filter", "p/r")["models"]] == ["p/r:Q4_K_M"]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "text", "status"),
+    [("zeta.gguf", "zeta", 11), ("gone.gguf", "tiny", 3), ("small.gguf", "tiny", 11), ("zeta-y.gguf", "zet", 2)],
+)
+def test_what_means_a_model_elsewhere_never_means_another_of_ours(
+    cli: Cli, home: Home, tmp_path: Path, theirs: str, text: str, status: int
+) -> None:
+    own = [
+        put_recorded(home.models_dir / "x/zeta-mine/zeta-mine.gguf"),
+        put_recorded(home.models_dir / "local/tinyville/tinyville.gguf", model_bytes(seed=1)),
+    ]
+    put(tmp_path / "folder" / theirs, model_bytes(seed=5))
+    cli.done("index", "add", tmp_path / "folder")
+    (key,) = [row["key"] for row in cli.json("list")["models"] if row["key"].startswith("folder/")]
+    cli.done("alias", "add", "tiny", "nobody/gone" if status == 3 else key.partition(":")[0])
+    answer = cli("rm", text, "-y")
+    assert answer.status == status, answer.stderr
+    assert all(path.exists() for path in own)
+
+
+def test_a_tag_never_means_all_quants(cli: Cli, filled: Home) -> None:
+    answer = cli("rm", "o/r:latest", "-y")
+    assert (answer.status, len(files(filled))) == (2, 3), answer.stderr
+
+
 def test_broken_files_by_path(cli: Cli, filled: Home) -> None:
     broken = put(filled.models_dir / "o/r/broken.gguf", b"GGUF")
     cli.done("rm", broken, "-y")

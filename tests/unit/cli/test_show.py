@@ -91,7 +91,7 @@ def test_a_key_that_another_model_got(context: Context, home: Home) -> None:
         ("http://169.254.169.254/x.gguf", BadReferenceError, "not URLs"),
         ("./outside.gguf", UnknownModelError, "no model of the library has this file"),
         ("~nobody-of-this-name/x.gguf", UnknownModelError, "no model of the library"),
-        ("p:chat", UnknownModelError, "no model of the library"),
+        ("p:chat", BadReferenceError, "it names a preset, not a model"),
         ("a" * 100_000, UnknownModelError, "no model of the library"),
     ],
 )

@@ -377,3 +377,6 @@ def test_staging_is_not_listed_and_can_be_pruned_when_its_owner_is_dead(home: Ho
     ]
     assert all(remove_leftover(home, one) for one in leftovers(home))
     assert leftovers(home) == []
+
+
+# -- what several models share -----------------------------------------------------------------------------------------

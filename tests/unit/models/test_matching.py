@@ -264,6 +264,18 @@ def test_what_is_not_there_is_answered_with_the_next_command(text: str, hint: st
     assert caught.value.hint == hint
 
 
+@pytest.mark.parametrize("text", ["p:qwen3", "p:q4_k_m", "p:Q4_K_M"])
+def test_a_preset_is_no_model(text: str) -> None:
+    for find in (matches, the_one):
+        with pytest.raises(BadReferenceError, match="it names a preset, not a model"):
+            find(text, [QWEN_4, model("a/p", "p-Q4_K_M.gguf", "Q4_K_M")])
+
+
+@pytest.mark.parametrize("text", ["-", ".", "--", "_", "-:q8_0"])
+def test_punctuation_is_no_part_of_a_name(text: str) -> None:
+    assert matches(text, [QWEN_8]) == []
+
+
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_text_is_bad_usage(text: str) -> None:
     with pytest.raises(BadReferenceError, match="it is empty"):

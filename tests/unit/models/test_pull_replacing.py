@@ -79,3 +79,29 @@ def test_the_very_file_without_a_record_is_taken_as_it_is(
     put_there(place / "tiny-Q4_K_M.gguf", quants("Q4_K_M")["tiny-Q4_K_M.gguf"], None)
     assert puller().pull(REF).bytes_fetched == 0
     assert tree(place) == with_records("tiny-Q4_K_M.gguf")
+
+
+@pytest.mark.parametrize("content", [b'{"etag": "abc", "url": "https://x"}', b"my notes", b'["schema", "kind"]'])
+def test_a_json_file_of_somebody_else_is_never_replaced(
+    hub: LocalHub, puller: Callable[..., Puller], place: Path, content: bytes
+) -> None:
+    hub.add(OWNER_REPO, quants("Q4_K_M"))
+    place.mkdir(parents=True)
+    theirs = place / "tiny-Q4_K_M.gguf.json"
+    theirs.write_bytes(content)
+    with pytest.raises(ConflictError, match="where its side-car must be"):
+        puller().pull(REF)
+    assert theirs.read_bytes() == content
+    assert tree(place) == [theirs.name]
+    assert hub.seen("storage") == []
+
+
+def test_one_damaged_shard_is_fetched_again_alone(hub: LocalHub, puller: Callable[..., Puller], place: Path) -> None:
+    """As the `mend:` of `index verify` does it: the file goes, its side-car stays."""
+    files = shards(3)
+    hub.add(OWNER_REPO, files)
+    puller().pull(REF)
+    damaged = list(files)[1]
+    (place / damaged).unlink()
+    assert puller().pull(REF).bytes_fetched == len(files[damaged])
+    assert tree(place) == with_records(*files)

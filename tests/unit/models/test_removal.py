@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr.errors import BusyError, InUseError, NotFoundError, RefusedError
+from llama_mgr.errors import BusyError, InUseError, LlamaMgrError, NotFoundError, RefusedError
 from llama_mgr.locks import held_lock
 from llama_mgr.models.model_lock import lock_name
-from llama_mgr.models.removal import Remover
+from llama_mgr.models.removal import Doomed, Remover
 from llama_mgr.models.roots import Roots
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
@@ -202,6 +202,20 @@ def test_files_of_other_tools_are_refused(home: Home, tmp_path: Path) -> None:
             remove_at(home, one)
 
 
+def test_a_projector_of_other_tools_is_refused(home: Home, tmp_path: Path) -> None:
+    own = put(home.models_dir / "o/r/x.gguf")
+    put(tmp_path / "lm/p/q/x.gguf")
+    projector = put(tmp_path / "lm/p/q/mmproj-F16.gguf", PROJECTOR)
+    Roots(home, Remarks()).add(tmp_path / "lm", "lm-studio")
+    (home.models_dir / "theirs").symlink_to(tmp_path / "lm/p")
+    broken = put(tmp_path / "lm/p/cut/z.gguf", b"GGUF")
+    linked = home.models_dir / "theirs"
+    for path in (projector, linked / "q/mmproj-F16.gguf", broken, linked / "cut/z.gguf"):
+        with pytest.raises(RefusedError, match=f"it lies in {tmp_path / 'lm'}, which is only watched"):
+            remove_at(home, path)
+    assert all(path.exists() for path in (own, projector, broken))
+
+
 def test_a_model_behind_a_linked_owner_goes_unless_another_tool_has_it(home: Home, tmp_path: Path) -> None:
     path = put_recorded(tmp_path / "big/model/x.gguf")
     broken = put(tmp_path / "big/cut/z.gguf", b"GGUF")
@@ -278,3 +292,20 @@ def test_two_removals_of_one_model(home: Home) -> None:
     doomed = tool.doomed_models(catalog_of(home).models)
     assert tool.remove(doomed) > 0
     assert tool.remove(doomed) == 0
+
+
+def test_a_json_file_of_somebody_else_stays(home: Home) -> None:
+    path = put(home.models_dir / "o/r/x.gguf")
+    put(path.with_name("x.gguf.json"), b'{"etag": "abc"}')
+    remove(home, "o/r:Q4_K_M")
+    assert below(home.models_dir) == ["o/r/x.gguf.json"]
+
+
+def test_a_directory_keeps_its_side_car(home: Home) -> None:
+    path = put_recorded(home.models_dir / "o/r/x.gguf")
+    path.unlink()
+    path.mkdir()
+    tool = remover(home)
+    with pytest.raises(LlamaMgrError, match="directory"):
+        tool.remove([Doomed("x", "o/r", (path,), places=(path.parent.resolve(),))])
+    assert path.with_name("x.gguf.json").exists()

@@ -47,7 +47,7 @@ def test_one_changed_byte_is_found(home: Home) -> None:
     (finding,) = verified(home).findings
     assert finding.path == path
     assert (finding.expected, finding.found) == (good, hashlib.sha256(content).hexdigest())
-    assert finding.mend == f"llama-mgr rm {path} -y && llama-mgr pull o/r/x.gguf"
+    assert finding.mend == f"llama-mgr rm {path} -y && llama-mgr pull o/r/x.gguf@{'a' * 40}"
     record = read_record(path)
     assert record is not None
     assert record.verified_at is None
@@ -95,7 +95,8 @@ def test_a_set_that_was_imported_is_imported_again_as_a_whole(home: Home, tmp_pa
     (one,) = Importer(home, Remarks()).take(source, "copy")
     one.files[1].write_bytes(one.files[1].read_bytes()[:-1] + b"!")
     (finding,) = verified(home).findings
-    assert finding.mend.endswith(f"&& llama-mgr import {tmp_path / 'in/x-00002-of-00002.gguf'} --name local/x")
+    assert finding.mend.endswith(f"&& llama-mgr import {source} --name local/x")
+    assert finding.mend.startswith(f"rm {one.files[1]} ")
     source.unlink()
     (finding,) = verified(home).findings
     assert " rm " not in finding.mend
@@ -211,3 +212,45 @@ def test_a_side_car_cannot_smuggle_anything_into_a_command(home: Home, field: st
     (finding,) = verified(home).findings
     assert finding.mend.isprintable()
     assert "pull 'o/r/x; rm -rf ~" in finding.mend
+
+
+def damage(path: Path) -> None:
+    """Change the last byte."""
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def test_a_damaged_projector_comes_again_with_its_model(home: Home, tmp_path: Path) -> None:
+    revision = "b" * 40
+    put_recorded(home.models_dir / "o/r/x.gguf", repo="o/r", revision=revision)
+    projector = put_recorded(home.models_dir / "o/r/mmproj-F16.gguf", PROJECTOR, repo="o/r", revision="a" * 40)
+    damage(projector)
+    (finding,) = verified(home).findings
+    assert finding.mend == f"llama-mgr rm {projector} -y && llama-mgr pull o/r/x.gguf@{revision}"
+    projector.write_bytes(PROJECTOR[:-1])
+    assert {one.mend for one in verified(home).findings} == {f"llama-mgr pull o/r/x.gguf@{revision}"}
+    (home.models_dir / "o/r/x.gguf").unlink()
+    (home.models_dir / "o/r/x.gguf.json").unlink()
+    assert [one.mend for one in verified(home).findings if " rm " in f" {one.mend}"] == []
+    projector.unlink()
+    projector.with_name("mmproj-F16.gguf.json").unlink()
+    source = put(tmp_path / "in/y.gguf", model_bytes(seed=1))
+    put(tmp_path / "in/mmproj-F16.gguf", PROJECTOR)
+    (one,) = Importer(home, Remarks()).take(source, "copy")
+    assert one.projector is not None
+    damage(one.projector)
+    (finding,) = verified(home).findings
+    assert finding.mend == f"llama-mgr rm {one.projector} -y && llama-mgr import {source} --name local/y"
+
+
+def test_sound_shards_stay(home: Home) -> None:
+    names = [home.models_dir / f"o/r/x-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for number, path in enumerate(names):
+        put_recorded(path, model_bytes(split=(number, 3), seed=number), repo="o/r", revision="a" * 40)
+    damage(names[1])
+    (finding,) = verified(home).findings
+    pull = f"llama-mgr pull o/r/{names[0].name}@{'a' * 40}"
+    assert finding.mend == f"rm {names[1]} && {pull}"
+    names[1].unlink()
+    mends = {one.mend for one in verified(home).findings}
+    assert pull in mends
+    assert not any("rm " in mend for mend in mends)
