@@ -6,7 +6,7 @@ A key has one spelling by rule: `[build.cache] max-size` is the variable `LLAMA_
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -153,6 +153,9 @@ class Origins:
 SettingErrors = Iterator[tuple[str, LlamaMgrError]]
 """What is wrong with settings: the dotted TOML key, and the error that using its value would be."""
 
+SettingCheck = Callable[[Settings, Origins], None]
+"""Raises what is wrong with the value of one setting."""
+
 
 def load_settings(home: Home, environ: Mapping[str, str]) -> Settings:
     """Return the settings of the home's config file (a missing one is empty), overridden by `environ`.
@@ -187,6 +190,15 @@ def raise_first(errors: SettingErrors) -> None:
     """Raise the first of `errors`, if there is one."""
     for _, error in errors:
         raise error
+
+
+def failed_checks(checks: Mapping[str, SettingCheck], settings: Settings, origins: Origins) -> SettingErrors:
+    """Yield the errors of `checks`, which raise what is wrong with the value of their key."""
+    for key, check in checks.items():
+        try:
+            check(settings, origins)
+        except LlamaMgrError as error:
+            yield key, error
 
 
 def variable_errors(environ: Mapping[str, str]) -> SettingErrors:

@@ -4,7 +4,7 @@
 be used: a bad one stops no command that does not need it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from llama_mgr.build import cache, preflight
 from llama_mgr.build.host import detect_host
@@ -12,7 +12,7 @@ from llama_mgr.build.recipe import Recipes
 from llama_mgr.build.repository import repository
 from llama_mgr.build.toolchain import known_tools
 from llama_mgr.errors import BadConfigError, LlamaMgrError, UnknownRecipeError
-from llama_mgr.settings import TOOLS, Origins, SettingErrors, Settings, is_absolute
+from llama_mgr.settings import TOOLS, Origins, SettingCheck, SettingErrors, Settings, failed_checks, is_absolute
 from llama_mgr.text import did_you_mean
 
 _AUTO = "auto"  # the `default-arch` that is no recipe: one is chosen for the machine
@@ -32,11 +32,7 @@ def require_usable(settings: Settings, origins: Origins, *keys: str) -> None:
 
 def setting_errors(settings: Settings, origins: Origins) -> SettingErrors:
     """Yield all that is wrong with values that have the right types and are safe."""
-    for key in _CHECKS:
-        try:
-            require_usable(settings, origins, key)
-        except LlamaMgrError as error:
-            yield key, error
+    yield from failed_checks(_CHECKS, settings, origins)
     yield from _tool_errors(settings, origins)
 
 
@@ -107,7 +103,7 @@ def _check_cache_remote(settings: Settings, origins: Origins) -> None:
         raise BadConfigError(origins.words(key), _NOT_SHOWN, why, hint=hint)
 
 
-_CHECKS: Mapping[str, Callable[[Settings, Origins], None]] = {
+_CHECKS: Mapping[str, SettingCheck] = {
     "default-arch": _check_default_arch,
     "source.repo-url": _check_repo_url,
     "source.package-index": _check_package_index,

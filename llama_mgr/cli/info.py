@@ -119,7 +119,8 @@ def _is_same(model: "Model", offer: "Offer") -> bool:
 
 
 def _chosen_document(context: Context, repo: "HubRepo", taken: "Offer", machine: "Machine") -> dict[str, Any]:
-    from llama_mgr.models.memory import memory_plan, verdict
+    from llama_mgr.cli.machine import memory_document
+    from llama_mgr.models.memory import memory_plan
     from llama_mgr.models.quants import projectors
 
     document: dict[str, Any] = {"quant": taken.quant, "label": taken.label, "header": None, "memory": None}
@@ -138,15 +139,7 @@ def _chosen_document(context: Context, repo: "HubRepo", taken: "Offer", machine:
         "context_tokens": traits.context_tokens,
         "capabilities": list(traits.capabilities),
     }
-    document["memory"] = {
-        "context_tokens": plan.context_tokens,
-        "weights_bytes": plan.weights_bytes,
-        "kv_cache_bytes": plan.kv_cache_bytes,
-        "compute_bytes": plan.compute_bytes,
-        "total_bytes": plan.total_bytes,
-        "fits": verdict(plan.total_bytes, machine),
-        "fits_now": verdict(plan.total_bytes, machine, free=True),
-    }
+    document["memory"] = memory_document(plan, machine)
     return document
 
 

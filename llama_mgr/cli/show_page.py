@@ -84,18 +84,11 @@ def model_document(model: "Model", machine: "Machine", wanted: Wanted) -> dict[s
 
 
 def _memory(model: "Model", machine: "Machine", context_tokens: int | None) -> dict[str, Any]:
-    from llama_mgr.models.memory import memory_plan, verdict
+    from llama_mgr.cli.machine import memory_document
+    from llama_mgr.models.memory import memory_plan
 
     plan = memory_plan(model.traits, model.size_bytes, context_tokens, mmproj_bytes=model.projector_bytes)
-    return {
-        "context_tokens": plan.context_tokens,
-        "weights_bytes": plan.weights_bytes,
-        "kv_cache_bytes": plan.kv_cache_bytes,
-        "compute_bytes": plan.compute_bytes,
-        "total_bytes": plan.total_bytes,
-        "fits": verdict(plan.total_bytes, machine),
-        "fits_now": verdict(plan.total_bytes, machine, free=True),
-    }
+    return memory_document(plan, machine)
 
 
 def _files(model: "Model") -> list[dict[str, Any]]:

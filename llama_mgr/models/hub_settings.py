@@ -1,11 +1,11 @@
 """What is wrong with the settings of the hub. They are checked like those of builds: see `build.setting_errors`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from llama_mgr.errors import BadConfigError, LlamaMgrError
+from llama_mgr.errors import BadConfigError
 from llama_mgr.models.hub_login import endpoint_trouble
-from llama_mgr.settings import Origins, SettingErrors, Settings, is_absolute
+from llama_mgr.settings import Origins, SettingCheck, SettingErrors, Settings, failed_checks, is_absolute
 from llama_mgr.text import without_secrets
 
 
@@ -21,11 +21,7 @@ def require_usable(settings: Settings, origins: Origins, *keys: str) -> None:
 
 def setting_errors(settings: Settings, origins: Origins) -> SettingErrors:
     """Yield all that is wrong with values that have the right types."""
-    for key in _CHECKS:
-        try:
-            require_usable(settings, origins, key)
-        except LlamaMgrError as error:
-            yield key, error
+    yield from failed_checks(_CHECKS, settings, origins)
 
 
 def _check_endpoint(settings: Settings, origins: Origins) -> None:
@@ -43,7 +39,7 @@ def _check_token_file(settings: Settings, origins: Origins) -> None:
         raise BadConfigError(origins.words(key), path, "there is no such file", hint=origins.mend(key, ""))
 
 
-_CHECKS: Mapping[str, Callable[[Settings, Origins], None]] = {
+_CHECKS: Mapping[str, SettingCheck] = {
     "hub.endpoint": _check_endpoint,
     "hub.token-file": _check_token_file,
 }

@@ -9,8 +9,7 @@ import queue
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from typing import Self
 from tests.faults import oracle, pull_oracle, strace
 from tests.faults.arena import Arena, Ended, ended
 from tests.faults.mounts import PowerSupply
-from tests.faults.sweep import KILL, STORAGE_STATUS, Finding, Report
+from tests.faults.sweep import KILL, STORAGE_STATUS, Fault, Report, tried
 from tests.tools.gguf_file import model_bytes
 from tests.tools.hub_models import OWNER_REPO, projector, quants, shards
 from tests.tools.local_hub import LocalHub
@@ -289,25 +288,8 @@ class PullSweep:
         finally:
             self._arenas.put(arena)
 
-    def _tried(self, known: int, faults: Sequence[tuple[str, Callable[[PullArena], tuple[bool, list[str]]]]]) -> Report:
-        began = time.monotonic()
-        report = Report(self.case.name, known_points=known)
-
-        def one(fault: tuple[str, Callable[[PullArena], tuple[bool, list[str]]]]) -> None:
-            name, breaks = fault
-            with self._arena() as arena:
-                outside = arena.outside()
-                fired, problems = breaks(arena)
-                problems += outside.changes()
-            report.tried += 1
-            report.fired += fired
-            if problems:
-                report.findings.append(Finding(self.case.name, name, problems))
-
-        with ThreadPoolExecutor(self._workers) as pool:
-            list(pool.map(one, faults))
-        report.took_s = time.monotonic() - began
-        return report
+    def _tried(self, known: int, faults: Sequence[Fault[PullArena]]) -> Report:
+        return tried(Report(self.case.name, known_points=known), faults, self._arena, self._workers)
 
 
 def _error_problems(done: Ended, arena: PullArena) -> list[str]:

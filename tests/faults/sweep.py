@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from tests.faults import oracle, strace
 from tests.faults.arena import NEW, OLD, Arena, Ended, Templates, ended
@@ -26,7 +27,8 @@ STORAGE_STATUS = 10
 UNKNOWN_STATUS = 3
 
 
-_Fault = tuple[str, Callable[[Arena], tuple[bool, list[str]]]]
+Place = TypeVar("Place", bound=Arena)
+Fault = tuple[str, Callable[[Place], tuple[bool, list[str]]]]
 """What it is called, and a function that breaks a command so; it returns whether the fault came, and what is wrong."""
 
 
@@ -235,25 +237,34 @@ class Sweep:
         finally:
             self._arenas.put(arena)
 
-    def _tried(self, known: int, faults: Sequence[_Fault]) -> Report:
-        began = time.monotonic()
-        report = Report(self.case.name, known_points=known)
+    def _tried(self, known: int, faults: Sequence[Fault[Arena]]) -> Report:
+        return tried(Report(self.case.name, known_points=known), faults, self._arena, self._workers)
 
-        def one(fault: _Fault) -> None:
-            name, breaks = fault
-            with self._arena() as arena:
-                outside = arena.outside()
-                fired, problems = breaks(arena)
-                problems += outside.changes()
-            report.tried += 1
-            report.fired += fired
-            if problems:
-                report.findings.append(Finding(self.case.name, name, problems))
 
-        with ThreadPoolExecutor(self._workers) as pool:
-            list(pool.map(one, faults))
-        report.took_s = time.monotonic() - began
-        return report
+def tried(
+    report: Report,
+    faults: Sequence[Fault[Place]],
+    arena_for: Callable[[], contextlib.AbstractContextManager[Place]],
+    workers: int,
+) -> Report:
+    """Try `faults`, `workers` at once, each in an arena of its own, and note in `report` what came of it."""
+    began = time.monotonic()
+
+    def one(fault: Fault[Place]) -> None:
+        name, breaks = fault
+        with arena_for() as arena:
+            outside = arena.outside()
+            fired, problems = breaks(arena)
+            problems += outside.changes()
+        report.tried += 1
+        report.fired += fired
+        if problems:
+            report.findings.append(Finding(report.case, name, problems))
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(one, faults))
+    report.took_s = time.monotonic() - began
+    return report
 
 
 def _error_problems(done: Ended, arena: Arena) -> list[str]:

@@ -1,20 +1,19 @@
 """`llama-mgr pull https://… --sha256 …`, from a server of this machine that speaks TLS."""
 
 import hashlib
-import shutil
+import ssl
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 
 from llama_mgr.paths import Home
 from tests.conftest import Cli
 from tests.tools.gguf_file import model_bytes
 from tests.tools.http_server import Quiet, serving
-from tests.tools.tls import make_certificate, speak_tls
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 MODEL = model_bytes(layers=4)
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 
@@ -58,10 +57,13 @@ class Answers(Quiet, BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path: Path, cli: Cli) -> Iterator[Site]:
-    certificate = make_certificate(tmp_path)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
     server = Site()
-    speak_tls(server, certificate)
-    cli.environ = {**cli.environ, "REQUESTS_CA_BUNDLE": str(certificate.with_suffix(".crt"))}
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    cli.environ = {**cli.environ, "REQUESTS_CA_BUNDLE": str(tmp_path / "authority.pem")}
     with serving(server):
         yield server
 
@@ -96,7 +98,8 @@ def test_other_bytes_are_refused(site: Site, cli: Cli, home: Home) -> None:
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(site: Site, cli: Cli, home: Home, tmp_path: Path) -> None:
-    other = make_certificate(tmp_path, "other.test").with_suffix(".crt")
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
     answer = cli("pull", f"{site.url}/tiny.gguf", "--sha256", SHA256, REQUESTS_CA_BUNDLE=str(other))
     assert answer.status == 6
     assert "certificate is not accepted" in answer.stderr

@@ -98,7 +98,7 @@ PULLS = [
     case(80, "missing", "pull", "owner/lacking", status=5, says="lacks shard 3 of 5"),
     case(81, "no-room", "pull", "owner/big", status=10,
          says=("more, and", "are free on the file system of /", "--force")),
-    case(81, "no-room-elsewhere", "pull", "owner/big", "--dir", "ROOT/work/x", status=10, says="are free on"),
+    case(81, "no-room-elsewhere", "pull", "owner/big", "--dir", "ROOT/elsewhere/x", status=10, says="are free on"),
     case(66, "checkpoint-quant", "pull", "--checkpoint", "owner/none:Q8_0", status=2, says="no quants"),
     case(66, "include-alone", "pull", "owner/plain", "--include", "*.json", status=2, says="--checkpoint"),
     case(66, "sha256-of-checkpoint", "pull", "--checkpoint", "owner/none", "--sha256", "a" * 64, status=2,

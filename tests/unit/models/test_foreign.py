@@ -55,9 +55,7 @@ def flat_cache(root: Path) -> None:
     put(root / "manifest=owner=Repo-GGUF=latest.json", b"{}")
 
 
-def ollama(
-    root: Path, tag: str = "7b", content: bytes = MODEL, place: str = "registry.example/library/qwen2.5"
-) -> Path:
+def ollama(root: Path, tag: str = "7b", content: bytes = MODEL, place: str = "ollama.example/library/qwen2.5") -> Path:
     sha256 = hashlib.sha256(content).hexdigest()
     layers = [
         {"mediaType": f"{IMAGE}model", "digest": f"sha256:{sha256}", "size": len(content)},
@@ -230,9 +228,9 @@ def test_shards_and_projector_of_the_flat_cache(home: Home, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("place", "tag", "name"),
     [
-        ("registry.example/library/llama3.2", "latest", "library/llama3.2"),
-        ("registry.example/library/llama3.2", "1b-instruct-q4_K_M", "library/llama3.2-1b-instruct"),
-        ("registry.example/somebody/tuned", "v2", "somebody/tuned-v2"),
+        ("ollama.example/library/llama3.2", "latest", "library/llama3.2"),
+        ("ollama.example/library/llama3.2", "1b-instruct-q4_K_M", "library/llama3.2-1b-instruct"),
+        ("ollama.example/somebody/tuned", "v2", "somebody/tuned-v2"),
         ("hf.co/bartowski/Repo-GGUF", "Q4_K_M", "bartowski/Repo-GGUF"),
         ("localhost:5000/lib/x", "latest", "lib/x"),
     ],
@@ -253,7 +251,7 @@ def test_two_tags_of_one_blob_are_one_model(home: Home, tmp_path: Path) -> None:
 
 def test_links_in_a_circle_stop_nobody(home: Home, tmp_path: Path) -> None:
     ollama(tmp_path / "store")
-    for place in ("loop", "registry.example/library/qwen2.5/loop"):
+    for place in ("loop", "ollama.example/library/qwen2.5/loop"):
         (tmp_path / "store/manifests" / place).symlink_to("loop")
     put(tmp_path / "lm/publisher/model/x.gguf", model_bytes(seed=1))
     for place in ("loop", "publisher/loop", "publisher/model/loop.gguf"):
@@ -286,7 +284,7 @@ def test_more_manifests_than_anybody_has_are_not_read(
 def test_a_projector_of_ollama_that_is_not_whole_is_none(home: Home, tmp_path: Path, damage: bytes | None) -> None:
     root = tmp_path / "store"
     ollama(root)
-    manifest = root / "manifests/registry.example/library/qwen2.5/7b"
+    manifest = root / "manifests/ollama.example/library/qwen2.5/7b"
     document = json.loads(manifest.read_text())
     document["layers"].append(
         {"mediaType": f"{IMAGE}projector", "digest": f"sha256:{'a' * 64}", "size": len(PROJECTOR)}
@@ -305,7 +303,7 @@ def test_a_projector_of_ollama(home: Home, tmp_path: Path) -> None:
     root = tmp_path / "store"
     blob = ollama(root)
     projector = put(root / "blobs" / f"sha256-{hashlib.sha256(PROJECTOR).hexdigest()}", PROJECTOR)
-    manifest = root / "manifests/registry.example/library/qwen2.5/7b"
+    manifest = root / "manifests/ollama.example/library/qwen2.5/7b"
     document = json.loads(manifest.read_text())
     digest = f"sha256:{projector.name.removeprefix('sha256-')}"
     document["layers"].append({"mediaType": f"{IMAGE}projector", "digest": digest, "size": len(PROJECTOR)})
@@ -345,7 +343,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
 def test_a_hostile_manifest_names_nothing(home: Home, tmp_path: Path, content: bytes, why: str) -> None:
     root = tmp_path / "store"
     ollama(root)
-    put(root / "manifests/registry.example/library/evil/latest", content)
+    put(root / "manifests/ollama.example/library/evil/latest", content)
     catalog = watched(home, root)
     assert keys(catalog) == ["library/qwen2.5-7b:Q4_K_M"]
     assert [one.why for one in catalog.broken if why in one.why], catalog.broken
@@ -355,7 +353,7 @@ def test_models_without_a_gguf_are_left_out(home: Home, tmp_path: Path) -> None:
     root = tmp_path / "store"
     ollama(root)
     remote = {"layers": [{"mediaType": f"{IMAGE}license", "digest": f"sha256:{'0' * 64}", "size": 1}]}
-    put(root / "manifests/registry.example/library/cloud/latest", json.dumps(remote).encode())
+    put(root / "manifests/ollama.example/library/cloud/latest", json.dumps(remote).encode())
     put(root / "manifests/stray", b"x")
     put(root / "manifests/a/b/c/d/e", b"x")
     catalog = watched(home, root)

@@ -60,9 +60,9 @@ def disguise(path: Path, content: bytes) -> None:
 def test_an_unchanged_file_is_not_read_again(filled: Home) -> None:
     first = table(catalog_of(filled))
     for path in filled.models_dir.rglob("*.gguf"):
-        disguise(path, b"XXXX")
+        disguise(path, b"JUNK")
     for path in filled.models_dir.rglob("*.gguf.json"):
-        disguise(path, b"XXXX")
+        disguise(path, b"JUNK")
     assert table(catalog_of(filled)) == first
     index(filled).unlink()
     assert not catalog_of(filled).models
