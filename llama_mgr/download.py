@@ -91,9 +91,13 @@ class HttpClient:
         self._use_netrc = use_netrc
         self.timeouts_s = (min(_CONNECT_TIMEOUT_S, self._patience.stall_s), self._patience.stall_s)
 
-    def session(self) -> "Session":
-        """Return a session that knows the user's certificates and follows only safe redirects; the caller closes it."""
-        return open_session(self._environ, use_netrc=self._use_netrc)
+    def session(self, led_from: str = "") -> "Session":
+        """Return a session that knows the user's certificates and follows only safe redirects; the caller closes it.
+
+        Args:
+            led_from: the address whose answers name those that the session is for, if any: see `open_session`.
+        """
+        return open_session(self._environ, use_netrc=self._use_netrc, led_from=led_from)
 
     def fetch(self, file: Download, target: Path) -> Path:
         """Download `file` to `target`, and return `target`.

@@ -100,6 +100,24 @@ class AmbiguousModelError(BadInputError):
     code = "ambiguous_model"
 
 
+class BadQuantTypeError(BadInputError):
+    """The build's llama-quantize does not know the type; those that it knows are listed."""
+
+    code = "bad_quant_type"
+
+
+class ImatrixNeededError(BadInputError):
+    """The type keeps so few bits that llama-quantize refuses it without an importance matrix."""
+
+    code = "imatrix_needed"
+
+
+class SameFileError(BadInputError):
+    """The output would be written over the input."""
+
+    code = "same_file"
+
+
 class BadConfigError(BadInputError):
     """config.toml, a recipe or an instance manifest does not parse or validate."""
 
@@ -184,6 +202,12 @@ class OutOfDateError(ConflictError):
     code = "out_of_date"
 
 
+class OutputExistsError(ConflictError):
+    """The file that is to be made exists, and was not made from the same inputs in the same way."""
+
+    code = "output_exists"
+
+
 class IntegrityError(LlamaMgrError):
     """Something is not what it claims to be."""
 
@@ -212,6 +236,12 @@ class IncompleteModelError(IntegrityError):
     """A split model lacks a shard, or its shards do not belong together."""
 
     code = "incomplete_model"
+
+
+class BadCheckpointError(IntegrityError):
+    """A checkpoint is damaged, incomplete or no checkpoint."""
+
+    code = "bad_checkpoint"
 
 
 class UndeclaredDefineError(IntegrityError):
@@ -268,6 +298,42 @@ class BuildFailedError(ChildFailedError):
     code = "build_failed"
 
 
+class ConvertFailedError(ChildFailedError):
+    """The converter could not convert a checkpoint."""
+
+    code = "convert_failed"
+
+
+class UnsupportedArchitectureError(ConvertFailedError):
+    """The converter of this build does not know the model's architecture, or its tokenizer."""
+
+    code = "unsupported_architecture"
+
+
+class QuantizeFailedError(ChildFailedError):
+    """llama-quantize failed."""
+
+    code = "quantize_failed"
+
+
+class ImatrixFailedError(ChildFailedError):
+    """llama-imatrix failed."""
+
+    code = "imatrix_failed"
+
+
+class EvaluateFailedError(ChildFailedError):
+    """llama-perplexity or llama-bench failed, or said something that cannot be understood."""
+
+    code = "evaluate_failed"
+
+
+class SplitFailedError(ChildFailedError):
+    """llama-gguf-split failed."""
+
+    code = "split_failed"
+
+
 class StorageError(LlamaMgrError):
     """The disk, its permissions or an I/O error here stopped the work."""
 
@@ -284,6 +350,12 @@ class RefusedError(LlamaMgrError):
     """Refused as unsafe; the flag that allows it is named where there is one."""
 
     code, exit_status, http_status = "refused", 11, 403
+
+
+class UnsafeCheckpointError(RefusedError):
+    """A checkpoint brings code, or weights that can run code when they are read."""
+
+    code = "unsafe_checkpoint"
 
 
 class NewerStateError(LlamaMgrError):

@@ -70,12 +70,14 @@ class _Guard:
             raise
 
 
-def open_session(environ: Mapping[str, str], *, use_netrc: bool) -> "requests.Session":
+def open_session(environ: Mapping[str, str], *, use_netrc: bool, led_from: str = "") -> "requests.Session":
     """Return a session; the caller closes it.
 
     Args:
         environ: where proxies and certificates are looked up.
         use_netrc: whether a login from the user's netrc file goes to the first address of a request, as with pip.
+        led_from: the address whose answers name those that the session is for, as where to put a file. They must keep
+            the rules of redirects from there; a request to another one raises RefusedError, and nothing is sent.
 
     Raises:
         BadInputError: the file of certificates that `environ` names is not there.
@@ -92,6 +94,8 @@ def open_session(environ: Mapping[str, str], *, use_netrc: bool) -> "requests.Se
 
         def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401
             kwargs["proxies"] = _proxies(request.url or "", environ)
+            if led_from:
+                guard.aim(led_from, Trail(led_from).follow(request.url or ""))
             return super().send(request, **kwargs)
 
         def resolve_redirects(

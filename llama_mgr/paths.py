@@ -78,6 +78,16 @@ class Home:
         return self.models or self.root / "models"
 
     @property
+    def ledger_dir(self) -> Path:
+        """What was measured of models, one document for each measurement."""
+        return self.root / "ledger"
+
+    @property
+    def runs_dir(self) -> Path:
+        """What `make` did, one document for each run."""
+        return self.root / "runs"
+
+    @property
     def environments_dir(self) -> Path:
         """Python environments of converters, shared by equal requirement sets."""
         return self.root / "environments"

@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,13 +117,96 @@ def stream(
     Raises:
         MissingToolsError: the program does not exist or may not be run.
     """
-    child = _start(argv, environ=environ, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    with _stopped_at_the_end(child):
-        if child.stdout is None:  # pragma: no cover - we asked for a pipe
+    return watch(argv, environ=environ, cwd=cwd, log=log, on_line=on_line).status
+
+
+@dataclass(frozen=True)
+class Watched:
+    """How a child ended, and the most memory that it had."""
+
+    status: int
+    """Negative is the number of the signal that killed it."""
+    peak_bytes: int
+    """The largest resident size, pages of mapped files among it."""
+
+
+class Children:
+    """Children that several threads watch; the main thread alone hears of Ctrl-C, and stops them all."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._guard = threading.Lock()
+        self._is_over = False
+
+    def stop_all(self) -> None:
+        """End all children with their groups; those that are started from now on end at once."""
+        with self._guard:
+            self._is_over = True
+            running = list(self._running)
+        for child in running:
+            _signal_group(child.pid, signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def holding(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:
+        """Have `stop_all` end `child` while the body runs."""
+        with self._guard:
+            self._running.add(child)
+            is_over = self._is_over
+        if is_over:
+            _signal_group(child.pid, signal.SIGTERM)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._running.discard(child)
+
+
+def watch(
+    argv: Sequence[Argument],
+    *,
+    environ: Mapping[str, str],
+    cwd: Path | None = None,
+    log: BinaryIO,
+    on_line: Callable[[str], None],
+    stdout: BinaryIO | None = None,
+    line_ends: bytes = b"\r",
+    children: Children | None = None,
+) -> Watched:
+    """Run a long command as `stream` does, and tell how much memory it had.
+
+    Args:
+        argv: the command.
+        environ: its whole environment.
+        cwd: where it runs.
+        log: gets its output.
+        on_line: gets each line.
+        stdout: gets its standard output; then only what it says on standard error is logged.
+        line_ends: bytes that end a line, besides a newline; some programs say `[1]5.2,[2]5.4,` for minutes.
+        children: where it is noted while it runs, for callers with several threads.
+
+    Raises:
+        MissingToolsError: the program does not exist or may not be run.
+    """
+    apart = stdout is not None
+    child = _start(
+        argv, environ=environ, cwd=cwd, stdout=stdout or subprocess.PIPE,
+        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+    )  # fmt: skip
+    with _stopped_at_the_end(child), (children or Children()).holding(child):
+        pipe = child.stderr if apart else child.stdout
+        if pipe is None:  # pragma: no cover - we asked for a pipe
             raise ChildFailedError("cannot read from", argv[0])
-        for line in _lines(child.stdout, log):
+        for line in _lines(pipe, log, line_ends):
             on_line(line)
-        return child.wait()
+        return _waited(child)
+
+
+def _waited(child: "subprocess.Popen[bytes]") -> Watched:
+    """Wait for `child` in the way that tells its memory; `Popen.wait` does not."""
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    unit_bytes = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each
+    return Watched(child.returncode, usage.ru_maxrss * unit_bytes)
 
 
 def start(
@@ -210,11 +295,12 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _lines(pipe: "subprocess._FILE", log: BinaryIO) -> Iterator[str]:
+def _lines(pipe: "subprocess._FILE", log: BinaryIO, line_ends: bytes) -> Iterator[str]:
     pending = b""
+    ends = bytes.maketrans(line_ends, b"\n" * len(line_ends))
     while chunk := os.read(pipe.fileno(), 65536):  # type: ignore[union-attr]
         log.write(chunk)
-        pending += chunk.replace(b"\r", b"\n")
+        pending += chunk.translate(ends)
         *whole, pending = pending.split(b"\n")
         for line in whole:
             if line:

@@ -253,6 +253,15 @@ def make_durable(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def sync_file(file: Path) -> None:
+    """Make the content of `file` durable."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        make_durable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_dir(directory: Path) -> None:
     """Make renames and creations in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -268,11 +277,7 @@ def sync_tree(root: Path) -> None:
         for name in files:
             path = Path(directory, name)
             if not path.is_symlink():
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    make_durable(descriptor)
-                finally:
-                    os.close(descriptor)
+                sync_file(path)
         sync_dir(Path(directory))
 
 

@@ -31,8 +31,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "git": ("build/git_program.py",),
     "requests": ("http_session.py",),
     "pypi_simple": ("package_index.py",),
-    "huggingface_hub": ("models/hub.py",),
+    "huggingface_hub": ("models/hub.py", "models/hub_writer.py"),
     "httpx2": ("models/hub.py",),
+    "matplotlib": ("make/plot.py",),
     "starlette": ("api/", "daemon/"),
     "uvicorn": ("api/", "daemon/"),
     "click": ("cli/",),
@@ -40,7 +41,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 """Outside module to the only files (or folders) that may import it."""
 
-HEAVY = frozenset({"git", "requests", "pypi_simple", "huggingface_hub", "rich", "httpx2"})
+HEAVY = frozenset({"git", "matplotlib", "requests", "pypi_simple", "huggingface_hub", "rich", "httpx2"})
 """Modules that even their door imports only inside functions, so that `llama-mgr --version` stays fast."""
 
 STARTS_PROCESSES = frozenset(

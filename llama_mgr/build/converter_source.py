@@ -33,19 +33,37 @@ def flags(script: Path) -> list[tuple[list[str], str]]:
     return found
 
 
-def _tree(file: Path) -> ast.Module:
+def syntax_tree(file: Path) -> ast.Module | None:
+    """Return the syntax of a Python file of at most 16 MiB; None when it cannot be read or is not Python."""
     try:
         return ast.parse(read_bounded(file, _LIMIT_BYTES))
     except (LlamaMgrError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module(body=[], type_ignores=[])
+        return None
+
+
+def registered_names(node: ast.ClassDef) -> list[str]:
+    """Return the architectures that a class is registered for by its decorators."""
+    calls = (decorator for decorator in node.decorator_list if _is_call_of(decorator, "register"))
+    return [name for call in calls for name in _texts(call.args)]
+
+
+def mapped_modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield each architecture in the `…_MODEL_MAP`s of a module, with the module of `conversion/` that converts it."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict) and _is_map(node):
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if key is not None and (pair := _texts([key, value]))[1:]:
+                    yield pair[0], pair[1]
+
+
+def _tree(file: Path) -> ast.Module:
+    return syntax_tree(file) or ast.Module(body=[], type_ignores=[])
 
 
 def _registered(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            for decorator in node.decorator_list:
-                if _is_call_of(decorator, "register"):
-                    yield from _texts(decorator.args)
+            yield from registered_names(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict) and _is_map(node):
             yield from _texts([key for key in node.value.keys if key])
 

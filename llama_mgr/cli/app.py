@@ -55,6 +55,16 @@ SECTIONS: dict[str, dict[str, str]] = {
         "index": "index:index",
         "alias": "alias:alias",
     },
+    "Make": {
+        "convert": "convert:convert",
+        "quantize": "quantize:quantize",
+        "imatrix": "imatrix:imatrix",
+        "evaluate": "evaluate:evaluate",
+        "make": "make:make",
+        "stale": "stale:stale",
+        "split": "split:split",
+        "merge": "split:merge",
+    },
     "Else": {
         "quickstart": "quickstart:quickstart",
         "config": "config:config",

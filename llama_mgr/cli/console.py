@@ -39,6 +39,11 @@ class Output:
         else:
             print(escaped(text))  # noqa: T201 (this is the one sink)
 
+    def lines(self, texts: Sequence[str]) -> None:
+        """Print one line for each of `texts`, controls escaped."""
+        for text in texts:
+            self.line(text)
+
     def raw(self, text: str) -> None:
         """Print `text` as it is, for programs that read a path or a script from us."""
         print(text)  # noqa: T201

@@ -1,1 +1,1 @@
-"""The Python environment in which a build's converter runs."""
+"""Making models: converting, quantizing, importance matrices, measuring, and the pipeline of all of these."""

@@ -66,6 +66,16 @@ def checkpoint_files(repo: HubRepo, include: Sequence[str] = (), exclude: Sequen
     return found
 
 
+def is_checkpoint_file(name: str) -> bool:
+    """Tell whether a file of this path is data of a checkpoint, by its name."""
+    return _matches(name, _known().include) and not _matches(name, _known().exclude)
+
+
+def patterns_with_code() -> tuple[list[str], list[str]]:
+    """Return what to include and to exclude so that Python files come along."""
+    return [*_known().include, "*.py"], list(_known().exclude)
+
+
 def _included(repo: HubRepo, include: Sequence[str]) -> list[HubFile]:
     never = (".checkpoint.json", "checkpoint.json", f"*{_MODELS}.json", f"*{_MODELS}")  # records, and what has them
     return [file for file in repo.files if _matches(file.name, include) and not _matches(file.name, never)]

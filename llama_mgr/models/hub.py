@@ -39,6 +39,7 @@ from llama_mgr.text import printable
 
 if TYPE_CHECKING:
     import httpx2
+    from httpx2 import Request as Request  # noqa: PLC0414 (for wires elsewhere, which may not import httpx2)
     from huggingface_hub import HfApi
 
 Order = Literal["downloads", "updated", "likes"]
@@ -81,7 +82,7 @@ class Hub:
     ) -> None:
         self._environ = environ
         self._reporter = reporter
-        self._client = HttpClient(environ, reporter, patience, use_netrc=False)
+        self.client = HttpClient(environ, reporter, patience, use_netrc=False)
         self._setting = endpoint
         self._token_file = token_file
         self._has_warned = False
@@ -107,8 +108,8 @@ class Hub:
             RefusedError: a file name is not safe, or two of them are one.
             RemoteError: the hub cannot be reached, makes no sense, or lists more than a limit.
         """
-        purpose = f"list {repo}"
-        with self._library(purpose, Wanted(self.endpoint, self.login, repo, revision), _PAGE_LIMIT_BYTES) as api:
+        wire = Wire(self, f"list {repo}", _PAGE_LIMIT_BYTES)
+        with self.library(Wanted(self.endpoint, self.login, repo, revision), wire) as api:
             info = api.model_info(repo, revision=revision, expand=_FACTS)
             entries = api.list_repo_tree(repo, revision=commit_of(info), recursive=True)
             return repository_of(repo, info, entries)
@@ -125,7 +126,7 @@ class Hub:
         last = limit * page
         asked = last + limit // 2
         wanted = Wanted(self.endpoint, self.login, "the list of models")
-        with self._library("search the hub", wanted, _SEARCH_LIMIT_BYTES) as api:
+        with self.library(wanted, Wire(self, "search the hub", _SEARCH_LIMIT_BYTES)) as api:
             while True:
                 found = list(
                     api.list_models(
@@ -150,7 +151,7 @@ class Hub:
             StorageError: the disk is full or failing.
         """
         with self._refusals(file):
-            return self._client.fill(partial, self._download(file), progress)
+            return self.client.fill(partial, self._download(file), progress)
 
     def fetch_small(self, file: HubFile, limit_bytes: int) -> bytes:
         """Return the content of `file`, or its first `limit_bytes`; all of it is checked, a beginning cannot be.
@@ -161,7 +162,7 @@ class Hub:
         """
         download = self._download(file)
         with self._refusals(file):
-            content = self._client.read_part(download, 0, min(limit_bytes, file.size_bytes)) if file.size_bytes else b""
+            content = self.client.read_part(download, 0, min(limit_bytes, file.size_bytes)) if file.size_bytes else b""
         if file.size_bytes <= limit_bytes and not download.matches(content):
             raise HashMismatchError("cannot use", file.name, "its hash is not the one that the repository lists")
         return content
@@ -173,7 +174,7 @@ class Hub:
     def read_part(self, file: HubFile, offset: int, length: int) -> bytes:
         """Return `length` bytes of `file`, fewer only at its end; they cannot be checked. Raised: as `fill`."""
         with self._refusals(file):
-            return self._client.read_part(self._download(file), offset, length)
+            return self.client.read_part(self._download(file), offset, length)
 
     def _download(self, file: HubFile) -> Download:
         self._require_online(file.source)
@@ -221,15 +222,22 @@ class Hub:
     # -- the library ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _library(self, purpose: str, wanted: Wanted, page_limit_bytes: int) -> "Iterator[HfApi]":
-        """Lend the library for one purpose, with its requests going over our wire, and its errors made ours."""
+    def library(self, wanted: Wanted, wire: "Wire") -> "Iterator[HfApi]":
+        """Lend the library for one purpose, with its requests going over `wire`, and its errors made ours.
+
+        Nobody else in this process has it meanwhile.
+
+        Raises:
+            RemoteError: HF_HUB_OFFLINE is set, or what answers makes no sense.
+            BadReferenceError: the name has not the form of a repository's.
+            RemoteDeniedError, UnknownRepositoryError: the hub's refusals: see `error_for`.
+        """
         self._require_online(wanted.repo)
         with _library_lock:
             _prepare_library()
             import httpx2  # noqa: PLC0415 (comes with the library)
             from huggingface_hub import HfApi, close_session, errors, set_client_factory  # noqa: PLC0415 (heavy; its door)
 
-            wire = _Wire(self, self._client, purpose, page_limit_bytes)
             set_client_factory(wire.new_client)
             try:
                 yield HfApi(endpoint=self.endpoint, token=False, library_name="llama-mgr", library_version=__version__)
@@ -245,7 +253,7 @@ class Hub:
             ) as error:  # fmt: skip
                 host = urlsplit(self.endpoint).hostname
                 hint = "look at HF_ENDPOINT and hub.endpoint, or at the network's login page"
-                raise RemoteError(f"cannot {printable(purpose)} at", host, _NO_HUB, hint=hint) from error
+                raise RemoteError(f"cannot {printable(wire.purpose)} at", host, _NO_HUB, hint=hint) from error
             finally:
                 close_session()
 
@@ -267,11 +275,17 @@ class HubSource:
         return self._hub.read_part(self._file, offset, length) if length > 0 else b""
 
 
-class _Wire:
-    """How the library's requests travel: by our client, to the endpoint only, within limits."""
+class Wire:
+    """How the library's requests travel: by our client, to the endpoint only, within limits.
 
-    def __init__(self, hub: Hub, client: HttpClient, purpose: str, page_limit_bytes: int) -> None:
-        self._hub, self._client, self._purpose = hub, client, purpose
+    Args:
+        hub: whose client and login are used.
+        purpose: what it is for, as a verb: `list owner/repo`.
+        page_limit_bytes: a longer answer is an error.
+    """
+
+    def __init__(self, hub: Hub, purpose: str, page_limit_bytes: int = _PAGE_LIMIT_BYTES) -> None:
+        self.hub, self.purpose = hub, purpose
         self._page_limit_bytes = page_limit_bytes
         self._left_bytes = max(_LISTING_LIMIT_BYTES, page_limit_bytes)
         self._left_s, self._pages = _TIME_LIMIT_S, 0
@@ -284,32 +298,40 @@ class _Wire:
 
         class Transport(httpx2.BaseTransport):
             def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-                status, headers, body = wire.answer(str(request.url))
+                status, headers, body = wire.answer(request)
                 return httpx2.Response(status, headers=headers, content=body)
 
         return httpx2.Client(transport=Transport(), trust_env=False)
 
-    def answer(self, url: str) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body of the answer to a GET of `url`; the library's own headers are left out."""
+    def answer(self, request: "Request") -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of the answer to a GET; the library's own headers are left out."""
         self._pages += 1
         if self._pages > _PAGES_LIMIT:
             raise self._beyond(f"the answer has more than {_PAGES_LIMIT} pages")
-        url = _at_endpoint(url, self._hub.endpoint)
-        headers = {"Accept": "application/json", **self._hub.headers(url)}
-        reply = self._client.read(self._purpose, url, headers, self._page_limit_bytes, time_limit_s=self._left_s)
+        url = _at_endpoint(str(request.url), self.hub.endpoint)
+        headers = {"Accept": "application/json", **self.hub.headers(url)}
+        reply = self.hub.client.read(self.purpose, url, headers, self._page_limit_bytes, time_limit_s=self._left_s)
         self._left_bytes -= len(reply.body)
         self._left_s -= reply.took_s
         if self._left_bytes < 0:
             raise self._beyond(f"its pages are longer than {_LISTING_LIMIT_BYTES // _MEBIBYTE} MiB")
-        if reply.body.count(b"{") + reply.body.count(b"[") > _PARTS_LIMIT:
-            raise self._beyond(f"a page has more than {_PARTS_LIMIT:,} parts")
+        self.require_few_parts(reply.body)
         if self._left_s < 0:
             raise self._beyond(f"its pages take longer than {_TIME_LIMIT_S:.0f} s")
         kept = ("Content-Type", "Link", "X-Error-Code", "X-Error-Message")
         return reply.status, {name: value for name in kept if (value := reply.header(name))}, reply.body
 
+    def require_few_parts(self, body: bytes) -> None:
+        """Raise where a JSON document would take far more memory than it has bytes.
+
+        Raises:
+            RemoteError: it would.
+        """
+        if body.count(b"{") + body.count(b"[") > _PARTS_LIMIT:
+            raise self._beyond(f"a page has more than {_PARTS_LIMIT:,} parts")
+
     def _beyond(self, why: str) -> RemoteError:
-        return RemoteError(f"cannot {printable(self._purpose)}", None, f"{why}, which is the limit")
+        return RemoteError(f"cannot {printable(self.purpose)}", None, f"{why}, which is the limit")
 
 
 def _at_endpoint(url: str, endpoint: str) -> str:
@@ -325,7 +347,7 @@ def _prepare_library() -> None:
     """Import the library so that nothing of the environment that it reads by itself has a say here.
 
     Its telemetry asks another address for a list of programs, and tells the hub which of them it runs in; its log
-    writes to stderr what servers send.
+    writes to stderr what servers send; it looks for a token by itself, and would send files by hf-xet.
 
     Raises:
         BadInputError: a variable of the library has a value on which it breaks.
@@ -339,4 +361,6 @@ def _prepare_library() -> None:
         why = f"{printable(error)}; one of the HF_HUB_* variables is not the number that it must be"
         raise BadInputError("cannot use the environment", None, why, hint="env | grep HF_HUB") from error
     constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
+    constants.HF_HUB_DISABLE_XET = True
     library_logging.set_verbosity(logging.CRITICAL)

@@ -121,8 +121,8 @@ def default_name(group: Group) -> str:
     return f"{LOCAL_OWNER}/{model_part(file_name if is_named or not title else title)}"
 
 
-def checked_model_name(name: str) -> str:
-    """Return `name` if it has the form `owner/repo`.
+def checked_model_name(name: str, option: str = "--name") -> str:
+    """Return `name`, which the user gave to `option`, if it has the form `owner/repo`.
 
     Raises:
         BadInputError: it has another one.
@@ -132,7 +132,7 @@ def checked_model_name(name: str) -> str:
     except BadReferenceError:
         reference = None
     if not isinstance(reference, HubRef) or reference.name != name:
-        raise BadInputError("cannot use --name", name, "the form is OWNER/REPO, each of letters, digits, '.', '_', '-'")
+        raise BadInputError(f"cannot use {option}", name, "the form is OWNER/REPO, each of letters, digits, '.', '_', '-'")
     return name
 
 

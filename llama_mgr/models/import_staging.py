@@ -1,7 +1,7 @@
-"""Where an import is made ready: a hidden directory inside the models directory, which vanishes afterwards.
+"""Where an import, or a model that is made, is got ready: a hidden directory that vanishes afterwards.
 
-It is on the file system of the models, wherever that is, so that a rename is enough at the end. Its owner holds a lock
-in it: what a killed process left has a free one.
+It is on the file system where the model will be (inside the models directory, or where the user wants the file), so
+that a rename is enough at the end. Its owner holds a lock in it: what a killed process left has a free one.
 """
 
 import contextlib
@@ -25,13 +25,21 @@ _MODEL = "model"
 
 
 @contextlib.contextmanager
-def import_staging(home: Home) -> Iterator[Path]:
-    """Give the body an empty directory inside the models directory that no list shows; it vanishes afterwards.
+def import_staging(home: Home, place: Path | None = None) -> Iterator[Path]:
+    """Give the body an empty directory that no list shows; it vanishes afterwards.
+
+    Args:
+        home: whose lock is taken, and whose models directory it is made in.
+        place: the existing directory of the user's in which it is made instead. What killed processes left there goes,
+            because `index prune` does not look there.
 
     Raises:
         StorageError: it cannot be made.
     """
-    directory = home.models_dir / f"{_PREFIX}{secrets.token_hex(6)}"
+    if place is not None:
+        for leftover in _seemingly_stale(place):
+            _remove_if_stale(home, place, leftover)
+    directory = (place or home.models_dir) / f"{_PREFIX}{secrets.token_hex(6)}"
     with _gate(home, shared=True), storage_errors("cannot make", directory):
         directory.mkdir(mode=0o700, parents=True)
         lock = os.open(directory / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -73,29 +81,33 @@ def publish_model(staged: Path, directory: Path, names: Sequence[str]) -> None:
 
 def stale_imports(home: Home) -> list[Path]:
     """Return what killed imports left in the models directory."""
-    suspects = _seemingly_stale(home)
+    suspects = _seemingly_stale(home.models_dir)
     if not suspects:
         return []
     try:
         # One that was being made just now is locked when whoever makes it has left the gate.
         with _gate(home, shared=False):
-            return _seemingly_stale(home)
+            return _seemingly_stale(home.models_dir)
     except StorageError:  # nobody can be at work where nobody can write
         return suspects
 
 
 def remove_stale_import(home: Home, directory: Path) -> bool:
     """Remove what `stale_imports` found; False when somebody works in it after all."""
+    return _remove_if_stale(home, home.models_dir, directory)
+
+
+def _remove_if_stale(home: Home, place: Path, directory: Path) -> bool:
     with _gate(home, shared=False):
-        if directory not in _seemingly_stale(home):
+        if directory not in _seemingly_stale(place):
             return False
         shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()
 
 
-def _seemingly_stale(home: Home) -> list[Path]:
+def _seemingly_stale(place: Path) -> list[Path]:
     return sorted(
         entry
-        for entry in home.models_dir.glob(f"{_PREFIX}*")
+        for entry in place.glob(f"{_PREFIX}*")
         if entry.is_dir() and not entry.is_symlink() and not is_locked(entry / _ALIVE)
     )

@@ -1,16 +1,16 @@
 """A Hugging Face hub on this machine, over real HTTP: repositories, revisions, gates, a second origin for big files.
 
 It answers what `huggingface_hub` asks for, in the shapes of the public hub: `model_info`, the tree with its `Link`
-pages, refs, search, `resolve` with its redirect to storage. What goes wrong on the way is in `local_hub_faults.py`.
+pages, refs, search, `resolve` with its redirect to storage. What it does with uploads is in `local_hub_upload.py`, what
+goes wrong on the way in `local_hub_faults.py`.
 """
 
-import json
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -18,35 +18,14 @@ from typing import Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.tools.http_server import Quiet, serving
+from tests.tools.local_hub_answer import Answer, RefusalError, json_answer
 from tests.tools.local_hub_faults import Fault, Fitting, Seen
+from tests.tools.local_hub_receiver import Receiver
 from tests.tools.local_hub_repo import LocalFile, LocalRepo
+from tests.tools.local_hub_upload import Store
 
 _CHUNK_BYTES = 64 * 1024
 Content = bytes | Path
-
-
-@dataclass
-class Answer:
-    """What the hub is about to say."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes | LocalFile = b""
-    start: int = 0
-
-    @property
-    def length(self) -> int:
-        return len(self.body) - self.start if isinstance(self.body, bytes) else self.body.size_bytes - self.start
-
-
-class RefusalError(Exception):
-    """The answer that ends the work on a request."""
-
-    def __init__(self, status: int, message: str = "Not found", code: str | None = None) -> None:
-        super().__init__(message)
-        self.answer = _json({"error": message})
-        self.answer.status = status
-        self.answer.headers |= {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
 
 
 class LocalHub:
@@ -58,7 +37,9 @@ class LocalHub:
 
     def __init__(self) -> None:
         self.repos: dict[str, LocalRepo] = {}
-        self.tokens: set[str] = {"hf_good"}
+        self.tokens: set[str] = {"hf_good", "hf_reader"}
+        self.readers: set[str] = {"hf_reader"}
+        """Those of them that may not write."""
         self.requests: list[Seen] = []
         self.served: Counter[str] = Counter()
         self.bytes_per_s: int | None = None
@@ -71,6 +52,8 @@ class LocalHub:
         self.lock = threading.Lock()
 
     def __enter__(self) -> Self:
+        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="local-hub-"))
+        self.store = Store(Path(directory))
         self._hub = self._stack.enter_context(serving(_Server(("127.0.0.1", 0), self, "hub")))
         self._storage = self._stack.enter_context(serving(_Server(("127.0.0.1", 0), self, "storage")))
         return self
@@ -139,7 +122,7 @@ class _Server(ThreadingHTTPServer):
         """Clients of these tests hang up whenever they like."""
 
 
-class _Handler(Quiet, BaseHTTPRequestHandler):
+class _Handler(Quiet, Receiver, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
     server: _Server
@@ -160,6 +143,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         seen.status = answer.status
 
     do_HEAD = do_GET  # noqa: N815 (the standard library calls it so)
+    do_POST = do_PUT = Receiver.receive  # noqa: N815
 
     def _answer(self, path: str, query: dict[str, list[str]]) -> Answer:
         if self.server.origin == "storage":
@@ -181,12 +165,12 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         repo = self._visible("/".join(words[:2]))
         route, rest = (words[2], words[3:]) if len(words) > 2 else ("revision", ["main"])
         if route == "refs":
-            return _json(repo.refs())
+            return json_answer(repo.refs())
         if route == "tree":
             return self._tree(repo, rest, query)
         if route == "revision":
             commit = _commit(repo, "/".join(rest))
-            return _json(repo.info(commit, with_blobs="blobs" in query, expand=query.get("expand")))
+            return json_answer(repo.info(commit, with_blobs="blobs" in query, expand=query.get("expand")))
         raise RefusalError(404)
 
     def _tree(self, repo: LocalRepo, rest: list[str], query: dict[str, list[str]]) -> Answer:
@@ -212,7 +196,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
     def _page(self, entries: list[dict[str, object]], query: dict[str, list[str]], limit: int | None = None) -> Answer:
         size = min(limit or self.server.hub.page_entries, self.server.hub.page_entries)
         start = int(query.get("cursor", ["0"])[0])
-        answer = _json(entries[start : start + size])
+        answer = json_answer(entries[start : start + size])
         if start + size < len(entries):
             kept = "&".join(
                 f"{name}={quote(value)}" for name, values in query.items() for value in values if name != "cursor"
@@ -329,10 +313,6 @@ def _chunks(answer: Answer) -> Iterator[bytes]:
         yield from (answer.body[at : at + _CHUNK_BYTES] for at in range(0, len(answer.body), _CHUNK_BYTES))
     else:
         yield from answer.body.chunks(_CHUNK_BYTES)
-
-
-def _json(document: object) -> Answer:
-    return Answer(200, {"Content-Type": "application/json; charset=utf-8"}, json.dumps(document).encode())
 
 
 def _commit(repo: LocalRepo, revision: str) -> str:

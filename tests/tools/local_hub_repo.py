@@ -1,12 +1,12 @@
 """The repositories of a `LocalHub`: files, commits and branches, in the words of the hub's API."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-_LFS_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".imatrix")
+LFS_SUFFIXES = (".gguf", ".bin", ".safetensors", ".pth", ".imatrix")
 _POINTER_BYTES = 134
 
 
@@ -20,6 +20,8 @@ class LocalFile:
     end: int | None = None
     listed_sha256: str | None = None
     """What the hub claims, where that shall not be so."""
+    large: bool | None = None
+    """Whether it is stored with LFS, where its name does not say so."""
 
     @cached_property
     def size_bytes(self) -> int:
@@ -36,7 +38,7 @@ class LocalFile:
 
     @property
     def lfs(self) -> bool:
-        return self.name.endswith(_LFS_SUFFIXES)
+        return self.name.endswith(LFS_SUFFIXES) if self.large is None else self.large
 
     def part(self, start: int, end: int) -> "LocalFile":
         return replace(self, start=start, end=end)
@@ -73,6 +75,8 @@ class LocalRepo:
     """The tokens that may read a gated repository."""
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, LocalFile]] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    """What those who uploaded said of their commits."""
 
     def commit(
         self, files: Mapping[str, bytes | Path], branch: str = "main", *, listed_sha256: Mapping[str, str] | None = None
@@ -84,6 +88,14 @@ class LocalRepo:
         commit = hashlib.sha1(f"{self.name} {branch} {len(self.commits)}".encode()).hexdigest()  # noqa: S324
         self.commits[commit] = made
         self.branches[branch] = commit
+        return commit
+
+    def commit_on_top(self, files: Iterable[LocalFile], message: str) -> str:
+        """Add `files` to what `main` holds; return the commit."""
+        commit = self.commit({})
+        *_, before, _ = self.commits.values()
+        self.commits[commit] = {**before, **{file.name: file for file in files}}
+        self.messages[commit] = message
         return commit
 
     def commit_of(self, revision: str) -> str | None:

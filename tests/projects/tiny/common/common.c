@@ -64,8 +64,7 @@ void print_devices(void) {
     }
 }
 
-void print_options(const char * title, const struct option_row * rows) {
-    printf("----- %s -----\n\n", title);
+static void print_rows(FILE * to, const struct option_row * rows) {
     for (; rows->names; rows++) {
         char head[160];
         const int first = (int) strcspn(rows->names, ",");
@@ -80,16 +79,21 @@ void print_options(const char * title, const struct option_row * rows) {
             strncat(head, rows->value, sizeof(head) - strlen(head) - 1);
         }
         if (strlen(head) > 37) {
-            printf("%s\n%40s", head, "");
+            fprintf(to, "%s\n%40s", head, "");
         } else {
-            printf("%-40s", head);
+            fprintf(to, "%-40s", head);
         }
         for (const char * line = rows->help; *line;) {
             const int length = (int) strcspn(line, "\n");
-            printf("%s%.*s\n", line == rows->help ? "" : "                                        ", length, line);
+            fprintf(to, "%s%.*s\n", line == rows->help ? "" : "                                        ", length, line);
             line += length + (line[length] == '\n');
         }
     }
+}
+
+void print_options(const char * title, const struct option_row * rows) {
+    printf("----- %s -----\n\n", title);
+    print_rows(stdout, rows);
     printf("\n\n");
 }
 
@@ -104,6 +108,33 @@ static const struct option_row * find_row(const struct option_row * rows, const 
         }
     }
     return NULL;
+}
+
+static const struct option_row * read_row = NULL;
+static const char * read_flag = "";
+
+void fail_argument(const char * why) {
+    fprintf(stderr, "error while handling argument \"%s\": %s\n\n\nusage:\n", read_flag, why);
+    const struct option_row rows[] = { *read_row, { NULL, NULL, NULL, NULL } };
+    print_rows(stderr, rows);
+    fprintf(stderr, "\n\nto show complete usage, run with -h\n");
+    exit(1);
+}
+
+char * read_text_file(const char * path, size_t * size) {
+    FILE * in = fopen(path, "rb");
+    if (in == NULL) {
+        char why[4200];
+        snprintf(why, sizeof(why), "error: failed to open file '%s'", path);
+        fail_argument(why);
+    }
+    fseek(in, 0, SEEK_END);
+    const long end = ftell(in);
+    rewind(in);
+    char * text = calloc(1, (size_t) (end > 0 ? end : 0) + 1);
+    *size = end > 0 ? fread(text, 1, (size_t) end, in) : 0;
+    fclose(in);
+    return text;
 }
 
 // The last name of a row is the one its reader asks for: "--ctx-size" for "-c".
@@ -174,6 +205,8 @@ void parse_options(int argc, char ** argv, const struct option_row * own_rows, f
             exit(1);
         }
         check_value(row, argv[i]);
+        read_row = row;
+        read_flag = flag;
         found(last_name(row), argv[i]);
     }
 }

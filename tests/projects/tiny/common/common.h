@@ -1,5 +1,7 @@
 #pragma once
 
+#include <stddef.h>
+
 extern const int LLAMA_BUILD_NUMBER;
 extern const char * const LLAMA_COMMIT;
 extern const char * const LLAMA_COMPILER;
@@ -25,6 +27,10 @@ void print_options(const char * title, const struct option_row * rows);
 // flags that end a program (--help, --version, --list-devices) and errors itself, then exits.
 typedef void (*found_flag)(const char * name, const char * value);
 void parse_options(int argc, char ** argv, const struct option_row * own_rows, found_flag found);
+
+// For use in found: says why the flag that was found is refused, and exits; reads what a flag names, or refuses it.
+void fail_argument(const char * why);
+char * read_text_file(const char * path, size_t * size);
 
 // What llama-server and the unified binary share.
 int llama_server(int argc, char ** argv);

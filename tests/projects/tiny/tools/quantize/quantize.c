@@ -1,10 +1,14 @@
-// Copies a GGUF file and changes its general.file_type, the one thing a reader of the result can see.
+// The command line of llama-quantize; the work is in llama-quant.c.
 #include "common.h"
+#include "llama-quant.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 struct quant_option {
     const char * name;
@@ -73,7 +77,7 @@ static int is_one_of(const char * text, const char * const * list) {
     return 0;
 }
 
-static void usage(const char * program) {
+_Noreturn static void usage(const char * program) {
     printf("usage: %s [--help]", program);
     for (const char * const * flag = SWITCHES; *flag; flag++) {
         printf(" [%s]", *flag);
@@ -114,91 +118,334 @@ static const struct quant_option * find_type(const char * text) {
             return row;
         }
     }
+    char * end = NULL;
+    const long number = strtol(text, &end, 10);
+    for (const struct quant_option * row = QUANT_OPTIONS; end != text && row->name; row++) {
+        if (row->ftype == number) {
+            return row;
+        }
+    }
     return NULL;
 }
 
-static void set_file_type(char * data, size_t size, int ftype) {
-    static const char KEY[] = "general.file_type";
-    const size_t length = sizeof(KEY) - 1;
-    for (size_t i = 0; i + length + 8 <= size; i++) {
-        if (memcmp(data + i, KEY, length) == 0) {
-            data[i + length + 4] = (char) ftype;
-            return;
+struct command {
+    struct quant_params params;
+    const char * matrix_file;
+    int n_included;
+    const char * included[OVERRIDES];
+    int n_excluded;
+    const char * excluded[OVERRIDES];
+};
+
+static int parse_type(const char * text, const struct ggml_type ** type) {
+    *type = ggml_type_named(text);
+    if (*type == NULL) {
+        fprintf(stderr, "\nparse_ggml_type: invalid ggml_type '%s'\n\n", text);
+    }
+    return *type != NULL;
+}
+
+static int parse_tensor_type(const char * text, struct quant_params * params) {
+    const char * equals = strchr(text, '=');
+    if (equals == NULL) {
+        printf("\nparse_tensor_type: malformed tensor type '%s'\n\n", text);
+        return 0;
+    }
+    if (equals == text || equals[1] == '\0') {
+        printf("\nparse_tensor_type: missing %s\n\n", equals == text ? "tensor name" : "quantization type");
+        return 0;
+    }
+    char * pattern = calloc(1, strlen(text) + 1);
+    for (const char * c = text; c < equals; c++) {
+        pattern[c - text] = (char) tolower((unsigned char) *c);
+    }
+    struct type_override * row = &params->types[params->n_types < OVERRIDES ? params->n_types++ : OVERRIDES - 1];
+    row->pattern = pattern;
+    return parse_type(equals + 1, &row->type);
+}
+
+static int parse_tensor_type_file(const char * path, struct quant_params * params) {
+    FILE * in = fopen(path, "r");
+    if (in == NULL) {
+        printf("\nparse_tensor_type_file: failed to open file '%s': %s\n\n", path, strerror(errno));
+        return 0;
+    }
+    char word[1024];
+    int is_good = 1;
+    while (is_good && fscanf(in, "%1023s", word) == 1) {
+        is_good = parse_tensor_type(word, params);
+    }
+    fclose(in);
+    return is_good;
+}
+
+static int parse_layers(const char * text, struct quant_params * params) {
+    char copy[1024];
+    snprintf(copy, sizeof(copy), "%s", text);
+    for (char * part = strtok(copy, ","); part; part = strtok(NULL, ",")) {
+        char * end = NULL;
+        const long layer = strtol(part, &end, 10);
+        if (end == part || layer < 0) {
+            printf("\nparse_layer_prune: invalid layer id '%s'\n\n", part);
+            return 0;
         }
+        params->pruned[params->n_pruned < OVERRIDES ? params->n_pruned++ : OVERRIDES - 1] = (int) layer;
+    }
+    return 1;
+}
+
+static int malformed(const char * why, const char * text, const char * more) {
+    fprintf(stderr, "cmn  string_parse: string_parse_kv_override: %s KV override '%s'%s\n", why, text, more);
+    return 0;
+}
+
+static int parse_override(const char * text, struct quant_params * params) {
+    const char * equals = strchr(text, '=');
+    struct key_override * row = &params->keys[params->n_keys < OVERRIDES ? params->n_keys++ : OVERRIDES - 1];
+    if (equals == NULL || equals - text >= (int) sizeof(row->key)) {
+        return malformed("malformed", text, "");
+    }
+    memset(row, 0, sizeof(*row));
+    memcpy(row->key, text, (size_t) (equals - text));
+    if (strncmp(equals + 1, "int:", 4) == 0) {
+        row->type = GGUF_U32;
+        row->whole = (uint32_t) labs(atol(equals + 5));
+    } else if (strncmp(equals + 1, "float:", 6) == 0) {
+        row->type = GGUF_F32;
+        row->real = (float) atof(equals + 7);
+    } else if (strncmp(equals + 1, "bool:", 5) == 0) {
+        row->type = GGUF_BOOL;
+        row->whole = strcmp(equals + 6, "true") == 0;
+        return row->whole || strcmp(equals + 6, "false") == 0 || malformed("invalid boolean value for", text, "");
+    } else if (strncmp(equals + 1, "str:", 4) == 0) {
+        row->type = GGUF_STRING;
+        if (strlen(equals + 5) > 127) {
+            return malformed("malformed", text, ", value cannot exceed 127 chars");
+        }
+        snprintf(row->text, sizeof(row->text), "%s", equals + 5);
+    } else {
+        return malformed("invalid type for", text, "");
+    }
+    return 1;
+}
+
+static int parse_buffer(const char * text) {
+    if (atoi(text) <= 0) {
+        fprintf(stderr, "llama_quantize: invalid --max-buffer-size '%s'\n", text);
+        exit(1);
+    }
+    return 1;
+}
+
+static int take_value(struct command * command, const char * flag, const char * value) {
+    struct quant_params * params = &command->params;
+    if (strcmp(flag, "--imatrix") == 0) {
+        command->matrix_file = value;
+    } else if (strcmp(flag, "--include-weights") == 0) {
+        command->included[command->n_included++ % OVERRIDES] = value;
+    } else if (strcmp(flag, "--exclude-weights") == 0) {
+        command->excluded[command->n_excluded++ % OVERRIDES] = value;
+    } else if (strcmp(flag, "--output-tensor-type") == 0) {
+        return parse_type(value, &params->output_type);
+    } else if (strcmp(flag, "--token-embedding-type") == 0) {
+        return parse_type(value, &params->embedding_type);
+    } else if (strcmp(flag, "--tensor-type") == 0) {
+        return parse_tensor_type(value, params);
+    } else if (strcmp(flag, "--tensor-type-file") == 0) {
+        return parse_tensor_type_file(value, params);
+    } else if (strcmp(flag, "--prune-layers") == 0) {
+        return parse_layers(value, params);
+    } else if (strcmp(flag, "--override-kv") == 0) {
+        return parse_override(value, params);
+    } else {
+        return parse_buffer(value);
+    }
+    return 1;
+}
+
+static void take_switch(struct quant_params * params, const char * flag) {
+    params->allow_requantize |= strcmp(flag, "--allow-requantize") == 0;
+    params->leave_output |= strcmp(flag, "--leave-output-tensor") == 0;
+    params->pure |= strcmp(flag, "--pure") == 0;
+    params->keep_split |= strcmp(flag, "--keep-split") == 0;
+    params->dry_run |= strcmp(flag, "--dry-run") == 0;
+}
+
+static int parse_flags(int argc, char ** argv, struct command * command) {
+    int i = 1;
+    for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
+        if (is_one_of(argv[i], SWITCHES)) {
+            take_switch(&command->params, argv[i]);
+        } else if (!is_one_of(argv[i], VALUE_FLAGS) || i + 1 >= argc || !take_value(command, argv[i], argv[i + 1])) {
+            usage(argv[0]);
+        } else {
+            i++;
+        }
+    }
+    return i;
+}
+
+static int is_wanted(const struct command * command, const char * name) {
+    for (int i = 0; i < command->n_excluded && i < OVERRIDES; i++) {
+        if (strstr(name, command->excluded[i])) {
+            return 0;
+        }
+    }
+    for (int i = 0; i < command->n_included && i < OVERRIDES; i++) {
+        if (strstr(name, command->included[i])) {
+            return 1;
+        }
+    }
+    return command->n_included == 0;
+}
+
+static void read_matrix(struct command * command, struct imatrix * matrix) {
+    const char * path = command->matrix_file;
+    if (!imatrix_read(matrix, path)) {
+        fprintf(stderr, "load_imatrix: failed to load imatrix from '%s'\n", path);
+        exit(1);
+    }
+    if (!matrix->is_legacy && !matrix->has_metadata) {
+        fprintf(stderr, "load_imatrix: missing imatrix metadata in file %s\n", path);
+        exit(1);
+    }
+    for (size_t i = 0; i < matrix->n_datasets; i++) {
+        printf("%s'%s'%s", i ? ", " : "load_imatrix: imatrix datasets=[", matrix->datasets[i], i + 1 < matrix->n_datasets ? "" : "]\n");
+    }
+    printf("load_imatrix: loaded %zu importance matrix entries from %s computed on %d chunks\n", matrix->n_entries, path, matrix->n_chunks);
+    size_t kept = 0;
+    for (size_t i = 0; i < matrix->n_entries; i++) {
+        if (is_wanted(command, matrix->entries[i].name)) {
+            matrix->entries[kept++] = matrix->entries[i];
+        }
+    }
+    matrix->n_entries = kept;
+    if (kept) {
+        printf("prepare_imatrix: have %zu importance matrix entries\n", kept);
+        command->params.matrix = matrix;
     }
 }
 
-static int copy_model(const char * input, const char * output, int ftype, int keep_type) {
-    FILE * in = fopen(input, "rb");
-    if (in == NULL) {
-        fprintf(stderr, "llama_model_quantize: failed to quantize: failed to open GGUF file %s\n", input);
-        fprintf(stderr, "main: failed to quantize model from '%s'\n", input);
+static void add_key(struct quant_params * params, const char * key, const char * text, size_t number) {
+    struct key_override * row = &params->keys[params->n_keys < OVERRIDES ? params->n_keys++ : OVERRIDES - 1];
+    memset(row, 0, sizeof(*row));
+    snprintf(row->key, sizeof(row->key), "%s", key);
+    row->type = text ? GGUF_STRING : GGUF_U32;
+    row->whole = (uint32_t) number;
+    snprintf(row->text, sizeof(row->text), "%s", text ? text : "");
+}
+
+static void record_matrix(struct command * command) {
+    const struct imatrix * matrix = command->params.matrix;
+    add_key(&command->params, "quantize.imatrix.file", command->matrix_file, 0);
+    if (matrix->n_datasets) {
+        add_key(&command->params, "quantize.imatrix.dataset", matrix->datasets[0], 0);
+    }
+    add_key(&command->params, "quantize.imatrix.entries_count", NULL, matrix->n_entries);
+    if (matrix->n_chunks > 0) {
+        add_key(&command->params, "quantize.imatrix.chunks_count", NULL, (size_t) matrix->n_chunks);
+    }
+}
+
+static void parse_files(int argc, char ** argv, int i, struct quant_params * params, char * output, const char ** type_name, int * threads) {
+    const struct quant_option * type = find_type(argv[i + 1]);
+    if (type) {
+        const char * slash = strrchr(argv[i], '/');
+        const int folder = slash ? (int) (slash - argv[i]) + 1 : 0;
+        snprintf(output, 4096, "%.*sggml-model-%s%s", folder, argv[i], type->name, params->keep_split ? "" : ".gguf");
+        i += 2;
+    } else {
+        snprintf(output, 4096, "%s", argv[i + 1]);
+        char * suffix = strstr(output, ".gguf");
+        if (params->keep_split && suffix) {
+            output[strlen(output) - strlen(".gguf")] = '\0';
+        }
+        type = i + 2 < argc ? find_type(argv[i + 2]) : NULL;
+        if (i + 2 >= argc) {
+            fprintf(stderr, "llama_quantize: missing ftype\n");
+            exit(1);
+        }
+        if (type == NULL) {
+            fprintf(stderr, "llama_quantize: invalid ftype '%s'\n", argv[i + 2]);
+            exit(1);
+        }
+        i += 3;
+    }
+    params->ftype = type->ftype;
+    params->only_copy = strcmp(type->name, "COPY") == 0;
+    *type_name = type->name;
+    char * end = i < argc ? argv[i] : NULL;
+    *threads = i < argc ? (int) strtol(argv[i], &end, 10) : 0;
+    if (i < argc && end == argv[i]) {
+        fprintf(stderr, "llama_quantize: invalid nthread '%s' (stoi)\n", argv[i]);
+        exit(1);
+    }
+}
+
+static int is_same_file(const char * first, const char * second) {
+    struct stat a;
+    struct stat b;
+    return stat(first, &a) == 0 && stat(second, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static double now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec * 1e3 + (double) now.tv_nsec / 1e6;
+}
+
+static int run(const struct quant_params * params, const char * input, const char * output, const char * type_name, int threads) {
+    if (!params->dry_run && is_same_file(input, output)) {
+        fprintf(stderr, "llama_quantize: error: input and output files are the same: '%s'\n", input);
         return 1;
     }
-    fseek(in, 0, SEEK_END);
-    const size_t size = (size_t) ftell(in);
-    rewind(in);
-    char * data = malloc(size + 1);
-    const int is_read = data != NULL && fread(data, 1, size, in) == size;
-    fclose(in);
-    if (!is_read || size < 24 || memcmp(data, "GGUF", 4) != 0) {
-        fprintf(stderr, "gguf_init_from_file: invalid magic characters\nmain: failed to quantize model from '%s'\n", input);
-        free(data);
+    print_version();
+    if (params->dry_run) {
+        fprintf(stderr, "llama_quantize: calculating quantization size for '%s' as %s", input, type_name);
+    } else {
+        fprintf(stderr, "llama_quantize: quantizing '%s' to '%s' as %s", input, output, type_name);
+    }
+    if (threads > 0) {
+        fprintf(stderr, " using %d threads", threads);
+    }
+    fprintf(stderr, "\n");
+    const double started_ms = now_ms();
+    if (llama_model_quantize(input, output, params)) {
+        fprintf(stderr, "llama_quantize: failed to quantize model from '%s'\n", input);
         return 1;
     }
-    if (!keep_type) {
-        set_file_type(data, size, ftype);
-    }
-    FILE * out = fopen(output, "wb");
-    const int is_written = out != NULL && fwrite(data, 1, size, out) == size && fclose(out) == 0;
-    free(data);
-    if (!is_written) {
-        perror(output);
-        return 1;
-    }
-    printf("[   1/   1]                    token_embd.weight - [   32,     1,     1,     1], type =    f32, converting to q8_0 .. size =     0.00 MiB ->     0.00 MiB\n");
-    printf("llama_model_quantize_impl: model size  = %8.2f MiB\n", (double) size / 1048576.0);
-    printf("main: quantize time =     1.00 ms\n");
+    printf("\nllama_quantize: quantize time = %8.2f ms\n", now_ms() - started_ms);
+    printf("llama_quantize:    total time = %8.2f ms\n", now_ms() - started_ms);
     return 0;
 }
 
 int llama_quantize(int argc, char ** argv) {
-    const char * files[2] = { NULL, NULL };
-    const struct quant_option * type = NULL;
-    int count = 0;
-    int is_dry_run = 0;
-    int i = 1;
-    for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
-        if (strcmp(argv[i], "--version") == 0) {
-            print_version();
-            return 0;
-        }
-        if (is_one_of(argv[i], VALUE_FLAGS)) {
-            i++;
-        } else if (!is_one_of(argv[i], SWITCHES)) {
-            usage(argv[0]);
-        }
-        is_dry_run |= strcmp(argv[i < argc ? i : argc - 1], "--dry-run") == 0;
+    static struct command command;
+    static struct imatrix matrix;
+    char output[4096];
+    const char * type_name = NULL;
+    int threads = 0;
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        print_version();
+        return 0;
     }
-    for (; i < argc && type == NULL; i++) {
-        type = count > 0 ? find_type(argv[i]) : NULL;
-        if (type == NULL) {
-            if (count == 2) {
-                fprintf(stderr, "%s: invalid ftype '%s'\n", __func__, argv[i]);
-                return 1;
-            }
-            files[count++] = argv[i];
-        }
-    }
-    if (type == NULL) {
+    if (argc < 3) {
         usage(argv[0]);
     }
-    char made_name[4096];
-    if (files[1] == NULL) {
-        const char * slash = strrchr(files[0], '/');
-        const int folder = slash ? (int) (slash - files[0]) + 1 : 0;
-        snprintf(made_name, sizeof(made_name), "%.*sggml-model-%s.gguf", folder, files[0], type->name);
-        files[1] = made_name;
+    const int first = parse_flags(argc, argv, &command);
+    if (argc - first < 2) {
+        printf("%s: bad arguments\n", argv[0]);
+        usage(argv[0]);
     }
-    return is_dry_run ? 0 : copy_model(files[0], files[1], type->ftype, strcmp(type->name, "COPY") == 0);
+    if (command.n_included && command.n_excluded) {
+        usage(argv[0]);
+    }
+    if (command.matrix_file) {
+        read_matrix(&command, &matrix);
+    }
+    if (command.params.matrix) {
+        record_matrix(&command);
+    }
+    parse_files(argc, argv, first, &command.params, output, &type_name, &threads);
+    return run(&command.params, argv[first], output, type_name, threads);
 }

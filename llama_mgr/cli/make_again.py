@@ -1,0 +1,117 @@
+"""`llama-mgr make --again`: what is stale is made anew, as its records say it was made, with the current instance."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_mgr.cli.console import Output
+from llama_mgr.cli.context import Context
+from llama_mgr.cli.making import environment_of, workshop_of
+from llama_mgr.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_mgr.make.outdated import Judged
+    from llama_mgr.make.pipeline import Wanted
+    from llama_mgr.make.provenance import Provenance
+    from llama_mgr.make.run_record import RunRecord
+    from llama_mgr.make.texts import Text
+
+
+def make_again(context: Context, source: str | None, options: dict[str, Any]) -> None:
+    """Make again what is stale of the model `source`, or of all; with --force, what is not, too."""
+    from llama_mgr.cli.stale import made_models
+    from llama_mgr.make.outdated import judged
+    from llama_mgr.make.pipeline import Pipeline
+    from llama_mgr.make.run_record import keep_run
+
+    records = []
+    with workshop_of(context, options["instance"]) as workshop:
+        rows = judged(workshop, made_models(context, [source] if source else []))
+        work = Pipeline(
+            workshop, environment_of(context, workshop), options["threads"] or 0, options["gpu_layers"],
+            with_speed=not options["no_speed"],
+        )  # fmt: skip
+        for group in _groups([row for row in rows if row.staleness.state == "stale" or options["force"]]):
+            record = work.run(_wanted(context, group, trusts=options["trust_remote_code"]))
+            keep_run(context.home, record)
+            records.append(record)
+    _answer(context, records)
+
+
+def _groups(rows: "Sequence[Judged]") -> "list[list[Judged]]":
+    """Return the models that one run makes: of one name and directory, with one set of options."""
+    groups: dict[tuple[object, ...], list[Judged]] = {}
+    for row in rows:
+        options = {name: value for name, value in row.made.options.items() if name != "type"}
+        is_quant = row.made.step == "quantize"
+        key = (row.model.name, row.model.files[0].parent, repr(sorted(options.items())) if is_quant else "")
+        groups.setdefault(key, []).append(row)
+    quants = {key: group for key, group in groups.items() if key[2]}
+    covered = {key[:2] for key in quants}
+    return [group for key, group in groups.items() if key in quants or key[:2] not in covered]
+
+
+def _wanted(context: Context, group: "Sequence[Judged]", *, trusts: bool) -> "Wanted":
+    import msgspec
+
+    from llama_mgr.cli.checkpoint_choice import chosen_checkpoint
+    from llama_mgr.make.checkpoint_dir import inspect_checkpoint
+    from llama_mgr.make.convert import ConvertOptions
+    from llama_mgr.make.output import Place
+    from llama_mgr.make.pipeline import Wanted
+    from llama_mgr.make.quantize_options import QuantizeOptions
+
+    first = group[0]
+    model, convert = first.model, first.made.of_step("convert")
+    if convert is None or convert.source is None:
+        raise RefusedError(
+            "cannot make again", model.key, "its record does not say which checkpoint it came from",
+            hint="make it from its source: llama-mgr make SOURCE --quants ...",
+        )  # fmt: skip
+    source = convert.source
+    text = f"{source.repo}@{source.revision}" if source.repo else source.directory
+    checkpoint = chosen_checkpoint(context, text, with_code=trusts)
+    names = ConvertOptions.__struct_fields__
+    chosen = {name: value for name, value in convert.options.items() if name in names} | {"trust_remote_code": trusts}
+    quants = tuple(str(row.made.options["type"]) for row in group if row.made.step == "quantize")
+    calibration, imatrix = _matrix_of(first.made, model.files[0].parent)
+    options = {name: value for name, value in first.made.options.items() if name in QuantizeOptions.__struct_fields__}
+    return Wanted(
+        Place(model.files[0].parent, is_library=model.root.is_own, model=model.name), quants, checkpoint.record,
+        inspect_checkpoint(checkpoint.directory, trust_remote_code=trusts), known=checkpoint.known,
+        convert=msgspec.convert(chosen, ConvertOptions), quantize=msgspec.convert(options, QuantizeOptions),
+        calibration=calibration, imatrix=imatrix,
+    )  # fmt: skip
+
+
+def _matrix_of(made: "Provenance", directory: Path) -> "tuple[Text | None, Path | None]":
+    """Return the text to compute the matrix over again, or the matrix itself where that text is not ours."""
+    from llama_mgr.make.provenance import provenance_of
+    from llama_mgr.make.texts import calibration_text
+    from llama_mgr.models.side_car import read_record
+
+    if not made.imatrix_sha256:
+        return None, None
+    ours = calibration_text()
+    for file in sorted(directory.glob("*.imatrix.gguf")):
+        record, matrix = read_record(file), provenance_of(file)
+        if record is not None and record.sha256 == made.imatrix_sha256:
+            is_ours = matrix is not None and matrix.text_sha256 == ours.sha256
+            return (ours, None) if is_ours else (None, file)
+    raise RefusedError(
+        "cannot make again", directory, "the importance matrix that it was made with is no longer there",
+        hint="make it from its source: llama-mgr make SOURCE --quants ... --imatrix auto",
+    )  # fmt: skip
+
+
+def _answer(context: Context, records: "Sequence[RunRecord]") -> None:
+    from llama_mgr.cli.make_page import print_run, run_document
+
+    def show(output: Output) -> None:
+        for record in records:
+            print_run(output, record)
+        if not records:
+            output.line("nothing is stale")
+
+    context.answer({"runs": [run_document(record) for record in records]}, show)

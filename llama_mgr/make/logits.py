@@ -1,0 +1,69 @@
+"""The next-token distributions of a base model over a text: large files, computed once, the oldest of them removed."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_mgr.locks import held_lock
+from llama_mgr.make.room import require_room
+from llama_mgr.make.texts import Text
+from llama_mgr.make.workshop import Workshop
+from llama_mgr.store import storage_errors
+
+_KEPT_BYTES = 8 * 1024**3
+_LEAST_BYTES_PER_TOKEN = 3  # of text; most tokenizers need fewer tokens for it
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The file of one base, text and build, below `home.cache_dir`."""
+
+    workshop: Workshop
+    base_sha256: str
+    text: Text
+    context_tokens: int
+    chunks: int
+
+    @property
+    def file(self) -> Path:
+        """Where it lies, or would lie."""
+        facts = (self.workshop.build.digest, self.base_sha256, self.text.sha256, self.context_tokens, self.chunks)
+        key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+        return self.workshop.home.cache_dir / "logits" / f"{key}.kld"
+
+    @contextmanager
+    def held(self, vocabulary: int) -> Iterator[Path]:
+        """Lend the file, which the body makes if it is not there; others that want it wait.
+
+        Raises:
+            NoSpaceError: it is not there, and would not fit.
+        """
+        home, file = self.workshop.home, self.file
+        with held_lock(home, f"logits-{file.stem}", "measure a base model", self.workshop.reporter):
+            with storage_errors("cannot make", file.parent):
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if file.exists():
+                with suppress(OSError):
+                    file.touch()
+            else:
+                self._make_room(vocabulary)
+            yield file
+
+    def _make_room(self, vocabulary: int) -> None:
+        needed_bytes = self.size_bytes(vocabulary)
+        kept = sorted(self.file.parent.glob("*.kld"), key=lambda one: one.stat().st_mtime)
+        while kept and sum(one.stat().st_size for one in kept) + needed_bytes > _KEPT_BYTES:
+            kept.pop(0).unlink(missing_ok=True)
+        require_room("keep the distributions of", self.text.name, self.file.parent, needed_bytes)
+
+    def size_bytes(self, vocabulary: int) -> int:
+        """Return about how large it is: 16 bits for each token of the vocabulary, for half of the text's tokens.
+
+        The form is that of `process_logits` of tools/perplexity/perplexity.cpp (b11434).
+        """
+        chunks = len(self.text.content) // _LEAST_BYTES_PER_TOKEN // self.context_tokens + 1
+        if self.chunks:
+            chunks = min(chunks, self.chunks)
+        return chunks * (self.context_tokens // 2) * (vocabulary + 4) * 2

@@ -1,0 +1,86 @@
+"""What llama-perplexity and llama-bench say, as numbers."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+_NUMBER = r"(-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf))"
+_FINAL = re.compile(rf"Final estimate: PPL = {_NUMBER} \+/- {_NUMBER}")
+_LINES = {
+    "perplexity": re.compile(rf"Mean PPL\(Q\)\s*:\s*{_NUMBER}\s*±\s*{_NUMBER}"),
+    "base": re.compile(rf"Mean PPL\(base\)\s*:\s*{_NUMBER}\s*±\s*{_NUMBER}"),
+    "kld": re.compile(rf"Mean\s+KLD:\s*{_NUMBER}\s*±\s*{_NUMBER}"),
+    "kld_99": re.compile(rf"99\.0%\s+KLD:\s*{_NUMBER}"),
+    "kld_max": re.compile(rf"Maximum KLD:\s*{_NUMBER}"),
+    "delta_p_rms": re.compile(rf"RMS Δp\s*:\s*{_NUMBER}\s*±\s*{_NUMBER}"),
+    "same_top": re.compile(rf"Same top p:\s*{_NUMBER}\s*±\s*{_NUMBER}"),
+}
+
+
+class Value(NamedTuple):
+    """A number and one standard deviation of it."""
+
+    value: float
+    error: float = 0.0
+
+
+def final_perplexity(lines: Sequence[str]) -> Value | None:
+    """Return the perplexity that a run without `--kl-divergence` ends with; None when there is none, or no number."""
+    found = next((match for line in reversed(lines) if (match := _FINAL.search(line))), None)
+    value = Value(float(found[1]), float(found[2])) if found else None
+    return value if value and _is_finite(value.value) else None
+
+
+def divergence(lines: Sequence[str]) -> dict[str, Value]:
+    """Return what a run with `--kl-divergence` ends with.
+
+    Returns:
+        `perplexity`, `base`, `kld`, `kld_99`, `kld_max`, and, as shares from 0 to 1, `delta_p_rms` and `same_top`;
+        what was not said or is no number is missing.
+    """
+    found: dict[str, Value] = {}
+    for line in lines:
+        for name, pattern in _LINES.items():
+            match = pattern.search(line)
+            if match and _is_finite(float(match[1])):
+                scale = 0.01 if name in {"delta_p_rms", "same_top"} else 1.0
+                error = float(match[2]) if pattern.groups > 1 else 0.0
+                found[name] = Value(float(match[1]) * scale, error * scale)
+    return found
+
+
+class Speed(NamedTuple):
+    """What llama-bench measured, in tokens per second; None for what it was not asked."""
+
+    prompt: float | None
+    generation: float | None
+    devices: str
+
+
+def speed_of(output: str) -> Speed | None:
+    """Return the speeds in the output of `llama-bench -o json`; None when it is not what that prints."""
+    try:
+        rows = json.loads(output)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
+        return None
+    return Speed(_rate(rows, "n_prompt"), _rate(rows, "n_gen"), _devices(rows[0]))
+
+
+def _rate(rows: Sequence[dict[str, Any]], kind: str) -> float | None:
+    other = "n_gen" if kind == "n_prompt" else "n_prompt"
+    found = (row.get("avg_ts") for row in rows if row.get(kind) and not row.get(other))
+    value = next(found, None)
+    return round(float(value), 2) if isinstance(value, int | float) else None
+
+
+def _devices(row: dict[str, Any]) -> str:
+    """Return what it ran on: `AMD EPYC, 2 threads`, or the GPU."""
+    gpu, cpu = row.get("gpu_info"), row.get("cpu_info")
+    return str(gpu) if gpu else f"{cpu}, {row.get('n_threads')} threads"
+
+
+def _is_finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")  # noqa: PLR0124 (NaN)
