@@ -51,6 +51,8 @@ def print_run(output: Output, record: "RunRecord", plotted: Path | None = None) 
     """Print what a run did: its steps, and what was measured."""
     steps = [step for step in record.steps if step.step != "evaluate"]
     output.table(("step", "what", "size", "state", "file"), [_cells(step) for step in steps])
+    for directory in dict.fromkeys(str(Path(file).parent) for step in steps for file in step.files):
+        output.line(f"in {directory}")
     if record.evaluations:
         from llama_mgr.cli.evaluate_page import print_evaluations
 
@@ -66,4 +68,4 @@ def print_run(output: Output, record: "RunRecord", plotted: Path | None = None) 
 
 def _cells(step: "StepRecord") -> tuple[str, ...]:
     state = f"{step.state}, {duration_words(step.took_s)}" if step.took_s else step.state
-    return step.step, step.what, size_words(step.size_bytes), state, step.files[0] if step.files else ""
+    return step.step, step.what, size_words(step.size_bytes), state, Path(step.files[0]).name if step.files else ""

@@ -1,5 +1,6 @@
 """The last step of `make`: what was made goes to the hub, with a card that tells how."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,16 +52,17 @@ def _card_facts(record: "RunRecord", repo: str) -> "CardFacts":
     made = [(step, provenance_of(Path(step.files[0]))) for step in record.steps if step.files]
     convert = next((one.of_step("convert") for _, one in made if one), None)
     matrix = next((step for step in record.steps if step.step == "imatrix"), None)
-    text = record.evaluations[0].text if record.evaluations else None
+    first = record.evaluations[0] if record.evaluations else None
     return CardFacts(
         name=record.model.rpartition("/")[2], repo=repo, source_repo=record.source.repo or None,
         source_revision=record.source.revision or None, license=_license(made),
         rows=tuple(_row(record, step) for step, _ in made if step.step != "imatrix"),
-        commands=tuple(" ".join(one.command) for _, one in made if one),
+        commands=tuple(shlex.join(one.command) for _, one in made if one),
         build_id=record.build.build_id, build_version=record.build.version, build_commit=record.build.commit,
         converter_commit=convert.build.commit if convert else "",
         imatrix_sha256=matrix.sha256s[0] if matrix else None, imatrix_text=matrix.what if matrix else None,
-        evaluation_text=text, made_at=record.started_at,
+        evaluation_text=first.text if first else None, devices=first.devices if first else None,
+        made_at=record.started_at,
     )  # fmt: skip
 
 
@@ -74,18 +76,21 @@ def _license(made: "list[tuple[StepRecord, Provenance | None]]") -> str | None:
 
 def _row(record: "RunRecord", step: "StepRecord") -> "CardRow":
     from llama_mgr.make.ledger import model_sha256
-    from llama_mgr.make.model_card import CardRow
+    from llama_mgr.make.model_card import CardFile, CardRow
     from llama_mgr.models.gguf import read_gguf
     from llama_mgr.models.traits import merged, traits_of
 
     parts = [traits_of(read_gguf(Path(file)), Path(file).name) for file in step.files]
     traits = merged(parts) if len(parts) > 1 else parts[0]
     measured = next((one for one in record.evaluations if one.model_sha256 == model_sha256(step.sha256s)), None)
+    files = tuple(CardFile(Path(file).name, sha256) for file, sha256 in zip(step.files, step.sha256s, strict=True))
+    if measured is None:
+        return CardRow(
+            files=files, quant=traits.quant, size_bytes=step.size_bytes, bits_per_weight=traits.bits_per_weight
+        )
     return CardRow(
-        file=Path(step.files[0]).name, quant=traits.quant, size_bytes=step.size_bytes, sha256=step.sha256s[0],
-        bits_per_weight=traits.bits_per_weight,
-        perplexity=measured.perplexity if measured else None, kld=measured.kld if measured else None,
-        same_top=measured.same_top if measured else None,
-        prompt_tokens_per_s=measured.prompt_tokens_per_s if measured else None,
-        generation_tokens_per_s=measured.generation_tokens_per_s if measured else None,
+        files=files, quant=traits.quant, size_bytes=step.size_bytes, bits_per_weight=traits.bits_per_weight,
+        perplexity=measured.perplexity, perplexity_error=measured.perplexity_error, kld=measured.kld,
+        same_top=measured.same_top, prompt_tokens_per_s=measured.prompt_tokens_per_s,
+        generation_tokens_per_s=measured.generation_tokens_per_s,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_mgr.cli.completing import complete_models
+from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
 
 if TYPE_CHECKING:
@@ -39,12 +40,22 @@ def show(context: Context, model: str, tokens: int | None, tensors: bool, metada
 
     MODEL is a name, a part of one, an alias, or the path of a GGUF file.
     """
+    from llama_mgr.cli.evaluate_page import evaluation_documents
     from llama_mgr.cli.machine import machine_of
+    from llama_mgr.cli.made_page import measured_of, print_making, print_measured
     from llama_mgr.cli.show_page import Wanted, model_document, print_model
 
     wanted = Wanted(tokens, tensors=tensors, metadata=metadata, template=template)
-    document = model_document(_found(context, model), machine_of(context, fresh=True), wanted)
-    context.answer(document, lambda output: print_model(output, document, wanted))
+    found = _found(context, model)
+    document = model_document(found, machine_of(context, fresh=True), wanted)
+    document["evaluations"] = evaluation_documents(measured_of(context, found))
+
+    def show_all(output: Output) -> None:
+        print_model(output, document, wanted)
+        print_making(output, document["provenance"])
+        print_measured(output, document["evaluations"])
+
+    context.answer(document, show_all)
 
 
 def _found(context: Context, text: str) -> "Model":

@@ -1,101 +1,145 @@
-"""A checkpoint on this disk: what it is, whether it is whole, and what of it the converter may see."""
+"""A checkpoint on this disk: what it is, whether it is whole and safe, and what of it the converter may see."""
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llama_mgr.errors import BadCheckpointError, BadInputError, NotFoundError
-from llama_mgr.make.checkpoint_code import require_no_code, unsafe
+from llama_mgr.make.checkpoint_code import code_in, is_configuration, unsafe
+from llama_mgr.make.checkpoint_weights import ADAPTER_CONFIG, PARAMS, Choice, chosen_weights, pickles_in
 from llama_mgr.make.json_file import read_json
-from llama_mgr.make.safetensors import read_safetensors
-from llama_mgr.models.checkpoint_files import is_checkpoint_file
+from llama_mgr.make.safetensors import SUFFIX, read_safetensors
+from llama_mgr.models.checkpoint_files import data_files
 from llama_mgr.paths import join_below
 from llama_mgr.store import storage_errors
-from llama_mgr.text import printable, size_words
 
-_CONFIG, _PARAMS, _ADAPTER_CONFIG = "config.json", "params.json", "adapter_config.json"
-_INDEX = "model.safetensors.index.json"
-_ADAPTER = "adapter_model.safetensors"
-_PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "model*.bin")
-# `get_model_architecture` of conversion/base.py prefers the text model's own, where a configuration has parts.
-_TEXT_CONFIGS = ("text_config", "llm_config", "lm_config", "language_config")
+_CONFIG = "config.json"
+_PREPROCESSOR = "preprocessor_config.json"
+_ENTRIES_LIMIT = 10_000
+_NOT_SEARCHED = ".git"
+_GGUF_MAGIC = b"GGUF"
 
 
-@dataclass(frozen=True)
+class WeightsFile(NamedTuple):
+    """One file of weights, by its name in the directory."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointDir:
     """A checkpoint that was looked at."""
 
     path: Path
     kind: Literal["model", "adapter"]
     config: dict[str, Any]
+    """What says how it is built: config.json, params.json of Mistral's form, or adapter_config.json."""
     architectures: tuple[str, ...]
-    weights: tuple[str, ...]
-    """File names, in order."""
-    weights_bytes: int
+    """By which the converter may choose its code: that of the text, of the whole, of the image encoder."""
+    weights: tuple[WeightsFile, ...]
+    """In the order of shards."""
     parameters: int
-    """Of all weights; 0 for those that were not read before."""
-    dtypes: dict[str, int] = field(default_factory=dict)
-    """How many parameters have each type: `{"BF16": 134515008}`."""
-    files: tuple[str, ...] = ()
-    """All that the converter may see, relative."""
-    is_mistral: bool = False
-    """It has the form of Mistral's own checkpoints: params.json and consolidated*.safetensors."""
-    adapter_base: str = ""
-    """What an adapter says that it was trained on."""
+    """How many numbers the weights are; 0 for pickles, which are not read."""
+    dtypes: dict[str, int]
+    """How many of them are of which type: `{"BF16": 134515008}`."""
+    files: tuple[str, ...]
+    """What the converter may see, relative; with trust, that is everything."""
+    has_code: tuple[str, ...]
+    """What could run code; empty unless that was allowed."""
+    is_mistral: bool
+    """It has Mistral's own form, which the converter wants to be told."""
+    has_vision: bool
+    """It seems to have a projector for images or sound, too."""
+    adapter_base: str
+    """What an adapter says that it was trained on: a repository, or a path of somebody's machine."""
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of all weights."""
+        return sum(file.size_bytes for file in self.weights)
 
 
 def inspect_checkpoint(
     directory: Path, *, trust_remote_code: bool = False, needs_weights: bool = True
 ) -> CheckpointDir:
-    """Return what the checkpoint in `directory` is, after a look at its configuration and all headers of its weights.
+    """Return what the checkpoint in `directory` is, after a look at all its names, configurations and headers.
+
+    Nothing of it is run, and no weights are read.
 
     Args:
-        directory: with config.json, or adapter_config.json.
-        trust_remote_code: let it bring code, and weights as pickles, which are not looked at.
-        needs_weights: whether a configuration alone is too little.
+        directory: it.
+        trust_remote_code: let it bring code, and weights as pickles.
+        needs_weights: whether it must have weights; the base of an adapter need not.
 
     Raises:
         NotFoundError: there is no such directory.
         BadInputError: it is a file.
+        UnsafeCheckpointError: it brings or names code, or has its weights only as pickles.
         BadCheckpointError: it is no checkpoint, not whole, or damaged.
-        UnsafeCheckpointError: it brings code, or only pickles.
+        StorageError: it cannot be read.
     """
     _require_directory(directory)
-    if not trust_remote_code:
-        require_no_code(directory)
-    is_adapter = (directory / _ADAPTER_CONFIG).is_file() and not (directory / _CONFIG).is_file()
-    is_mistral = not (directory / _CONFIG).exists() and (directory / _PARAMS).is_file() and not is_adapter
-    config = read_json(directory / (_ADAPTER_CONFIG if is_adapter else _PARAMS if is_mistral else _CONFIG))
-    weights = _weights(directory, is_adapter=is_adapter, is_mistral=is_mistral)
-    if not weights and needs_weights:
-        weights = _pickles(directory, trust_remote_code=trust_remote_code)
-    headers = [read_safetensors(directory / name) for name in weights if name.endswith(".safetensors")]
+    names = _names_below(directory)
+    files = frozenset(name for name in names if (directory / name).is_file())
+    data = _data_of(files)
+    code = code_in(directory, names, [name for name in data if is_configuration(name)])
+    if code and not trust_remote_code:
+        raise unsafe(directory, "it brings or names code", code)
+    choice = chosen_weights(directory, files)
+    pickles: tuple[str, ...] = ()
+    if needs_weights and not choice.names:
+        pickles = _pickles(directory, files, trust_remote_code=trust_remote_code)
+    return _inspected(
+        directory, choice, pickles,
+        files=tuple(sorted(_unhidden(files) if trust_remote_code else {*data, *choice.names})),
+        has_code=(*code, *(f"{name} (a pickle)" for name in pickles)),
+    )  # fmt: skip
+
+
+def _inspected(
+    directory: Path, choice: Choice, pickles: tuple[str, ...], *, files: tuple[str, ...], has_code: tuple[str, ...]
+) -> CheckpointDir:
+    config = read_json(directory / (ADAPTER_CONFIG if choice.is_adapter else PARAMS if choice.is_mistral else _CONFIG))
     dtypes: Counter[str] = Counter()
-    for tensor in (tensor for header in headers for tensor in header.tensors):
-        dtypes[tensor.dtype] += tensor.weights
+    sizes = {name: (directory / name).stat().st_size for name in pickles}
+    for name in choice.names:
+        header = read_safetensors(directory / name)
+        dtypes.update(header.dtypes)
+        sizes[name] = header.size_bytes
+    base = config.get("base_model_name_or_path") if choice.is_adapter else ""
     return CheckpointDir(
-        directory, "adapter" if is_adapter else "model", config, _architectures(config), tuple(weights),
-        sum((directory / name).stat().st_size for name in weights), sum(dtypes.values()), dict(dtypes),
-        _staged_files(directory, weights, everything=trust_remote_code), is_mistral,
-        printable(config.get("base_model_name_or_path") or "") if is_adapter else "",
+        path=directory, kind="adapter" if choice.is_adapter else "model", config=config,
+        architectures=_architectures(config), weights=tuple(WeightsFile(*item) for item in sizes.items()),
+        parameters=dtypes.total(), dtypes=dict(dtypes), files=files, has_code=has_code, is_mistral=choice.is_mistral,
+        has_vision=_has_vision(config, files), adapter_base=base if isinstance(base, str) else "",
     )  # fmt: skip
 
 
 def stage_checkpoint(checkpoint: CheckpointDir, target: Path, *, trust_remote_code: bool = False) -> None:
-    """Make the directory `target` with links to what the converter may see of `checkpoint`.
+    """Make the directory `target` of links to the files of `checkpoint`, so that what lies beside them is not there.
+
+    Without trust these are data files, even of a checkpoint that was inspected with trust.
 
     Raises:
-        StorageError: the disk failed.
+        StorageError: the disk is full or failing, or a file is gone.
     """
-    del trust_remote_code  # `files` has been chosen by it
+    names = checkpoint.files
+    if not trust_remote_code:
+        weights = (file.name for file in checkpoint.weights if file.name.endswith(SUFFIX))
+        names = tuple(sorted({*_data_of(names), *weights}))
     with storage_errors("cannot make", target):
         target.mkdir(mode=0o700, parents=True)
-        for name in checkpoint.files:
-            place = join_below(target, *Path(name).parts)
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.symlink_to((checkpoint.path / name).resolve(strict=True))
+        for name in names:
+            link = join_below(target, *name.split("/"))
+            link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            link.symlink_to((checkpoint.path / name).resolve(strict=True))
+
+
+# -- what is there -----------------------------------------------------------------------------------------------------
 
 
 def _require_directory(directory: Path) -> None:
@@ -103,67 +147,81 @@ def _require_directory(directory: Path) -> None:
         return
     if not directory.exists():
         raise NotFoundError("cannot find the checkpoint", directory, "there is no such directory")
-    is_gguf = directory.suffix.lower() == ".gguf"
-    why = "it is a GGUF, which needs no conversion" if is_gguf else "it is a file, and a directory is needed"
-    hint = f"llama-mgr quantize {directory} TYPE" if is_gguf else "name the directory with config.json"
-    raise BadInputError("cannot convert", directory, why, hint=hint)
+    if _begins_as_gguf(directory):
+        hint = "llama-mgr quantize FILE TYPE makes other quants of it"
+        raise BadInputError("cannot convert", directory, "it is a GGUF already", hint=hint)
+    why = "it is a file; a checkpoint is a directory"
+    raise BadInputError("cannot convert", directory, why, hint="name the directory that has its config.json")
 
 
-def _weights(directory: Path, *, is_adapter: bool, is_mistral: bool) -> list[str]:
-    if is_adapter:
-        return [_ADAPTER] if (directory / _ADAPTER).is_file() else []
-    if (directory / _INDEX).is_file() and not is_mistral:
-        return _indexed(directory)
-    pattern = "consolidated*.safetensors" if is_mistral else "model*.safetensors"
-    return sorted(file.name for file in directory.glob(pattern) if file.is_file())
+def _begins_as_gguf(file: Path) -> bool:
+    with storage_errors("cannot read", file):
+        if not file.is_file():
+            return False
+        with file.open("rb") as opened:
+            return opened.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
 
 
-def _indexed(directory: Path) -> list[str]:
-    """Return the files that the index names, which must all be there."""
-    places = read_json(directory / _INDEX).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise BadCheckpointError("cannot use the checkpoint", directory, f"{_INDEX} has no map of its weights")
-    names = sorted(set(places.values()))
-    for number, name in enumerate(names, 1):
-        if "/" in name or "\\" in name or name.startswith(".") or not name.endswith(".safetensors"):
-            why = f"{_INDEX} names {printable(name, 80)}, which is no safetensors file beside it"
-            raise BadCheckpointError("cannot use the checkpoint", directory, why)
-        if not (directory / name).is_file():
-            why = f"shard {number} of {len(names)} is missing: {printable(name, 80)}"
-            raise BadCheckpointError("cannot use the checkpoint", directory, why, hint="pull or copy it again")
-    return names
+def _names_below(directory: Path) -> list[str]:
+    """Return what lies below `directory`, relative and sorted; links to directories are names like others."""
+    found, pending = list[str](), [""]
+    with storage_errors("cannot read", directory):
+        while pending:
+            below = pending.pop()
+            with os.scandir(directory / below) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        found.append(below + entry.name)
+                    elif entry.name != _NOT_SEARCHED:
+                        pending.append(f"{below}{entry.name}/")
+                    if len(found) + len(pending) > _ENTRIES_LIMIT:
+                        why = f"more than {_ENTRIES_LIMIT:,} files lie in it: it is no checkpoint"
+                        raise BadCheckpointError("cannot use the checkpoint", directory, why)
+    return sorted(found)
 
 
-def _pickles(directory: Path, *, trust_remote_code: bool) -> list[str]:
-    """Return the weights that are pickles, if they may be read."""
-    found = sorted({file.name for pattern in _PICKLES for file in directory.glob(pattern) if file.is_file()})
+def _unhidden(names: Collection[str]) -> list[str]:
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+
+def _data_of(names: Collection[str]) -> list[str]:
+    return data_files(_unhidden(names))
+
+
+def _pickles(directory: Path, files: Collection[str], *, trust_remote_code: bool) -> tuple[str, ...]:
+    """Return the weights of a checkpoint that has no others, if that is allowed."""
+    found = pickles_in(files)
     if not found:
-        why = "it has no weights: neither model*.safetensors nor what an index names"
-        raise BadCheckpointError("cannot use the checkpoint", directory, why)
+        why = f"it has {'' if _CONFIG in files else f'no {_CONFIG} and '}no weights, which are model*{SUFFIX}"
+        hint = "name the directory that they lie in"
+        raise BadCheckpointError("cannot use the checkpoint", directory, why, hint=hint)
     if not trust_remote_code:
-        size = size_words(sum((directory / name).stat().st_size for name in found))
-        raise unsafe(
-            directory, f"its weights are only there as pickles ({found[0]}, {size}), and reading one runs code"
-        )
+        raise unsafe(directory, "its weights are pickles, which can run code when they are read", found)
     return found
 
 
+# -- what it is --------------------------------------------------------------------------------------------------------
+
+
 def _architectures(config: dict[str, Any]) -> tuple[str, ...]:
-    places = [config.get(name) for name in _TEXT_CONFIGS]
-    for place in (*places, config):
-        names = place.get("architectures") if isinstance(place, dict) else None
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-            return tuple(dict.fromkeys(printable(name, 80) for name in names))
-    return ()
+    """Return what `get_model_architecture` of conversion/base.py (b11434) may choose, the text model first.
+
+    For a few architectures it takes that of the whole all the same, and each version for others.
+    """
+    thinker = config.get("thinker_config")
+    inner = thinker.get("text_config") if isinstance(thinker, dict) else None
+    parts = (inner, config.get("lm_config"), config.get("llm_config"), config.get("text_config"), config)
+    found = [name for part in (*parts, config.get("vision_config")) for name in _first_architecture(part)]
+    mamba = config.get("ssm_cfg")
+    if not found and isinstance(mamba, dict):  # checkpoints of Mamba from before transformers knew it
+        return (f"{mamba.get('layer', 'Mamba')}ForCausalLM",)
+    return tuple(dict.fromkeys(found))
 
 
-def _staged_files(directory: Path, weights: list[str], *, everything: bool) -> tuple[str, ...]:
-    """Return what the converter may see: the data of a checkpoint, or all files where code is trusted."""
-    found = []
-    for place, directories, names in os.walk(directory):
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(names):
-            relative = Path(place, name).relative_to(directory).as_posix()
-            if relative in weights or everything or is_checkpoint_file(relative):
-                found.append(relative)
-    return tuple(name for name in found if (directory / name).is_file())
+def _first_architecture(part: object) -> tuple[str, ...]:
+    names = part.get("architectures") if isinstance(part, dict) else None
+    return tuple(name for name in names[:1] if isinstance(name, str)) if isinstance(names, list) else ()
+
+
+def _has_vision(config: dict[str, Any], files: Collection[str]) -> bool:
+    return _PREPROCESSOR in files or any(config.get(key) for key in ("vision_config", "audio_config", "vision_encoder"))

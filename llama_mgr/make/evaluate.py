@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from llama_mgr.errors import BadInputError, EvaluateFailedError
+from llama_mgr.errors import BadInputError, EvaluateFailedError, NoSpaceError
 from llama_mgr.make.gguf_input import GgufInput
 from llama_mgr.make.ledger import Evaluation, Ledger, model_sha256
 from llama_mgr.make.logits import Logits
@@ -137,6 +137,10 @@ class Evaluator:
             raise EvaluateFailedError("cannot measure without a base")
         part.unlink(missing_ok=True)
         value = self._perplexity(self.base, ["--kl-divergence-base", str(part)])
+        if not Logits.is_whole(part):
+            part.unlink(missing_ok=True)
+            why = f"llama-perplexity wrote only a part of its distributions to {printable(file.parent)}"
+            raise NoSpaceError("cannot measure", self.base.name, why, hint="make room there, or use fewer --chunks")
         with storage_errors("cannot keep", file):
             sync_file(part)
             part.rename(file)

@@ -26,7 +26,7 @@ from llama_mgr.make.output import (
     require_free_name,
 )
 from llama_mgr.make.provenance import Provenance, begun, step_digest
-from llama_mgr.make.room import require_room
+from llama_mgr.make.room import require_room, require_was_not_full, written_bytes
 from llama_mgr.make.texts import Text
 from llama_mgr.make.tool import ToolRun, require_success, run_tool
 from llama_mgr.make.workshop import Workshop
@@ -143,6 +143,7 @@ class ImatrixMaker:
         require_imatrix(matrix)
         lines: list[str] = []
         argv: list[str | Path] = [self.workshop.program("imatrix"), "--in-file", matrix, "--show-statistics"]
+        argv += ["-m", matrix]  # a model is asked for, and not read
         run = run_tool(self.workshop.home, argv, environ=self.workshop.environ, cwd=matrix.parent, on_line=lines.append)
         require_success(run, "cannot show the statistics of", matrix, ImatrixFailedError)
         return [printable(line.rstrip(), 400) for line in lines]
@@ -162,6 +163,7 @@ class _Work:
         self.maker, self.model, self.text, self.directory = maker, model, text, directory
         self.command: list[str] = []
         self.took_s = 0.0
+        self._is_over = False
 
     def done(self) -> Path:
         """Compute what is missing; return the last segment, which holds all before it."""
@@ -196,10 +198,10 @@ class _Work:
 
     def _is_wanted(self, number: int) -> bool:
         chunks = self.maker.options.chunks
-        return not chunks or number * SEGMENT_CHUNKS < chunks
+        return not self._is_over and (not chunks or number * SEGMENT_CHUNKS < chunks)
 
     def _computed(self, number: int, bar: Progress, total: int | None) -> bool:
-        """Compute segment `number`; False when the text has no more chunks."""
+        """Compute segment `number`; False when the text has no chunk for it."""
         chunks = SEGMENT_CHUNKS
         if total is not None:
             chunks = min(chunks, total - number * SEGMENT_CHUNKS)
@@ -214,7 +216,8 @@ class _Work:
         with storage_errors("cannot finish", part):
             part.rename(self._segment(number))
             sync_tree(self.directory)
-        return seen[0] >= chunks
+        self._is_over = 0 < seen[0] < chunks  # where they were counted; else the next segment finds nothing to do
+        return True
 
     def _ended(self, run: ToolRun, number: int) -> bool:
         if number and run.has_said(*_TOO_FEW):
@@ -228,6 +231,9 @@ class _Work:
                 f"it is too short: two chunks, {tokens} tokens, are the least", tail=list(run.tail),
                 hint="use a longer text, or a smaller --ctx-size",
             )  # fmt: skip
+        needed_bytes = int(self.model.traits.parameters * _BYTES_PER_PARAMETER)
+        written = written_bytes(self.directory)
+        require_was_not_full("compute the matrix of", self.model.file.name, self.directory, needed_bytes, written)
         require_success(run, "cannot compute the importance matrix of", self.model.file.name, ImatrixFailedError)
         raise IntegrityError("cannot find what llama-imatrix made of", self.model.file.name)
 

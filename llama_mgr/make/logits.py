@@ -1,6 +1,7 @@
 """The next-token distributions of a base model over a text: large files, computed once, the oldest of them removed."""
 
 import hashlib
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from llama_mgr.make.workshop import Workshop
 from llama_mgr.store import storage_errors
 
 _KEPT_BYTES = 8 * 1024**3
+# `perplexity` and `process_logits` of tools/perplexity/perplexity.cpp (b11434): mark, context, vocabulary, chunks, then
+# all tokens, and for each token of the second half of a chunk two floats and 16 bits for each of the vocabulary.
+_HEAD = struct.Struct("<8sIii")
+_MARK = b"_logits_"
 _LEAST_BYTES_PER_TOKEN = 3  # of text; most tokenizers need fewer tokens for it
 
 
@@ -58,11 +63,21 @@ class Logits:
             kept.pop(0).unlink(missing_ok=True)
         require_room("keep the distributions of", self.text.name, self.file.parent, needed_bytes)
 
-    def size_bytes(self, vocabulary: int) -> int:
-        """Return about how large it is: 16 bits for each token of the vocabulary, for half of the text's tokens.
+    @staticmethod
+    def is_whole(file: Path) -> bool:
+        """Tell whether `file` is as long as its beginning says: llama-perplexity does not notice a full disk."""
+        with storage_errors("cannot read", file), file.open("rb") as content:
+            beginning = content.read(_HEAD.size)
+            size_bytes = file.stat().st_size
+        if len(beginning) < _HEAD.size:
+            return False
+        mark, context, vocabulary, chunks = _HEAD.unpack(beginning)
+        row_bytes = 2 * (2 * ((vocabulary + 1) // 2) + 4)
+        rows = chunks * (context - 1 - context // 2)
+        return bool(mark == _MARK and size_bytes >= _HEAD.size + 4 * chunks * context + rows * row_bytes)
 
-        The form is that of `process_logits` of tools/perplexity/perplexity.cpp (b11434).
-        """
+    def size_bytes(self, vocabulary: int) -> int:
+        """Return about how large it is: 16 bits for each token of the vocabulary, for half of the text's tokens."""
         chunks = len(self.text.content) // _LEAST_BYTES_PER_TOKEN // self.context_tokens + 1
         if self.chunks:
             chunks = min(chunks, self.chunks)

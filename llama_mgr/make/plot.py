@@ -60,7 +60,8 @@ def _draw(figure: "object", axes: "object", shown: Sequence[Evaluation]) -> None
     from typing import Any, cast  # noqa: PLC0415
 
     picture, pane = cast("Any", figure), cast("Any", axes)
-    sizes = [one.size_bytes / 1024**3 for one in shown]
+    is_small = max(one.size_bytes for one in shown) < 1024**3
+    sizes = [one.size_bytes / 1024 ** (2 if is_small else 3) for one in shown]
     losses = [float(loss_of(one) or 0.0) for one in shown]
     speeds = [one.generation_tokens_per_s for one in shown]
     line = sorted(front(shown), key=lambda place: sizes[place])
@@ -75,6 +76,7 @@ def _draw(figure: "object", axes: "object", shown: Sequence[Evaluation]) -> None
     has_divergence = all(one.kld is not None for one in shown)
     if has_divergence and max(losses) > 0:
         pane.set_yscale("symlog", linthresh=min(loss for loss in losses if loss > 0))
-    pane.set_xlabel("size, GiB")
+    pane.set_xlabel("size, MiB" if is_small else "size, GiB")
+    pane.margins(x=0.1, y=0.1)
     pane.set_ylabel("mean KL divergence, nats" if has_divergence else "perplexity")
     pane.grid(visible=True, alpha=0.3)

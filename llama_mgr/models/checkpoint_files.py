@@ -66,9 +66,14 @@ def checkpoint_files(repo: HubRepo, include: Sequence[str] = (), exclude: Sequen
     return found
 
 
-def is_checkpoint_file(name: str) -> bool:
-    """Tell whether a file of this path is data of a checkpoint, by its name."""
-    return _matches(name, _known().include) and not _matches(name, _known().exclude)
+def data_files(names: Sequence[str]) -> list[str]:
+    """Return which of these paths are data of a checkpoint, in the same order; of twins, one."""
+    data = _known()
+    found = [name for name in names if _matches(name, data.include) and not _matches(name, data.exclude)]
+    for twins in data.twins:
+        if any(fnmatchcase(name, twins.kept) for name in found):
+            found = [name for name in found if not fnmatchcase(name, twins.left)]
+    return found
 
 
 def patterns_with_code() -> tuple[list[str], list[str]]:
@@ -82,12 +87,8 @@ def _included(repo: HubRepo, include: Sequence[str]) -> list[HubFile]:
 
 
 def _usual(repo: HubRepo) -> list[HubFile]:
-    data = _known()
-    found = [file for file in repo.files if _matches(file.name, data.include) and not _matches(file.name, data.exclude)]
-    for twins in data.twins:
-        if any(fnmatchcase(file.name, twins.kept) for file in found):
-            found = [file for file in found if not fnmatchcase(file.name, twins.left)]
-    return found
+    names = frozenset(data_files([file.name for file in repo.files]))
+    return [file for file in repo.files if file.name in names]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -347,7 +347,7 @@ def _prepare_library() -> None:
     """Import the library so that nothing of the environment that it reads by itself has a say here.
 
     Its telemetry asks another address for a list of programs, and tells the hub which of them it runs in; its log
-    writes to stderr what servers send; it looks for a token by itself, and would send files by hf-xet.
+    writes to stderr what servers send; it looks for a token by itself, draws bars, and would send files by hf-xet.
 
     Raises:
         BadInputError: a variable of the library has a value on which it breaks.
@@ -356,11 +356,13 @@ def _prepare_library() -> None:
 
     try:
         from huggingface_hub import constants  # noqa: PLC0415 (heavy; this is its door)
+
+        constants.HF_HUB_DISABLE_TELEMETRY = True
+        constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
+        constants.HF_HUB_DISABLE_XET = True
+        constants.HF_HUB_DISABLE_PROGRESS_BARS = True  # before anything else is imported, which copies it
         from huggingface_hub.utils import logging as library_logging  # noqa: PLC0415
     except ValueError as error:
         why = f"{printable(error)}; one of the HF_HUB_* variables is not the number that it must be"
         raise BadInputError("cannot use the environment", None, why, hint="env | grep HF_HUB") from error
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
-    constants.HF_HUB_DISABLE_XET = True
     library_logging.set_verbosity(logging.CRITICAL)

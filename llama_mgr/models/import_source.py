@@ -132,7 +132,8 @@ def checked_model_name(name: str, option: str = "--name") -> str:
     except BadReferenceError:
         reference = None
     if not isinstance(reference, HubRef) or reference.name != name:
-        raise BadInputError(f"cannot use {option}", name, "the form is OWNER/REPO, each of letters, digits, '.', '_', '-'")
+        why = "the form is OWNER/REPO, each of letters, digits, '.', '_', '-'"
+        raise BadInputError(f"cannot use {option}", name, why)
     return name
 
 

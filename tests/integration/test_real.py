@@ -1,44 +1,16 @@
 """Real llama.cpp: two versions from a local git repository of their trees, answering with a real model."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from llama_mgr.paths import HOME_VARIABLE, Home
-from tests.conftest import ROOT, Cli
-from tests.tools.llama_repository import make_llama_repository
+from llama_mgr.paths import HOME_VARIABLE
+from tests.conftest import Cli
+from tests.integration.conftest import NEW, OLD
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
-
-OLD, NEW = 11401, 11434
-BUILD_LIMIT_S = 2300
-
-
-@pytest.fixture(scope="module")
-def real_cli(test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """A home with the instances `old` and `new` of real llama.cpp."""
-    directory = tmp_path_factory.mktemp("real")
-    scripts = str(Path(sys.executable).parent)
-    os.environ["PATH"] = os.pathsep.join([scripts, os.environ["PATH"]])
-    repository = make_llama_repository(test_cache / "llama.cpp", [f"b{OLD}", f"b{NEW}"], test_cache / "downloads")
-    home = Home(directory / "home")
-    environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")},
-        "HOME": str(directory),
-        HOME_VARIABLE: str(home.root),
-        "PYTHONPATH": str(ROOT),
-        "LLAMA_MGR_SOURCE_REPO_URL": f"file://{repository}",
-        "LLAMA_MGR_BUILD_CACHE_DIRECTORY": str(test_cache / "ccache"),
-    }
-    cli = Cli(environ, directory)
-    for name, number in (("old", OLD), ("new", NEW)):
-        cli.done("install", name, f"b{number}", "--arch", "cpu", "--ignore-python", timeout_s=BUILD_LIMIT_S)
-    return cli
-
 
 def record_of(cli: Cli, name: str) -> dict[str, object]:
     path = Path(cli.environ[HOME_VARIABLE]) / "instances" / name / "current" / "build.json"

@@ -44,7 +44,11 @@ class Receiver:
             return
         chunks = self._sent_chunks(fault)
         try:
-            answer = self._taken(unquote(parts.path), parse_qs(parts.query), chunks)
+            answer = Answer(0, {})
+            if (
+                self.server.origin == "hub" or fault is None or fault.status is None
+            ):  # a storage that fails keeps nothing
+                answer = self._taken(unquote(parts.path), parse_qs(parts.query), chunks)
         except RefusalError as refusal:
             answer = refusal.answer
         for _ in chunks:

@@ -89,7 +89,9 @@ class Store:
 
     def verify(self, oid: str, size_bytes: int) -> None:
         """Raise where the file has not arrived, or is another one."""
-        if hashlib.sha256(self.require(oid, size_bytes).read_bytes()).hexdigest() != oid:
+        with self.require(oid, size_bytes).open("rb") as file:
+            is_right = hashlib.file_digest(file, "sha256").hexdigest() == oid
+        if not is_right:
             del self.complete[oid]
             raise RefusalError(400, "the file is not the announced one")
 

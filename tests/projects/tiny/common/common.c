@@ -50,8 +50,23 @@ void print_version(void) {
     fprintf(stderr, "built with %s for %s\n", LLAMA_COMPILER, LLAMA_BUILD_TARGET);
 }
 
+const char * tiny_setting(const char * name) {
+    static char value[4096];
+    const size_t length = strlen(name);
+    const char * found = getenv(name);
+    for (const char * entry = getenv("PATH"); found == NULL && entry && *entry;) {
+        const size_t width = strcspn(entry, ":");
+        if (width > length + 2 && *entry == '/' && strncmp(entry + 1, name, length) == 0 && entry[length + 1] == '=') {
+            snprintf(value, sizeof(value), "%.*s", (int) (width - length - 2), entry + length + 2);
+            found = value;
+        }
+        entry += width + (entry[width] == ':');
+    }
+    return found;
+}
+
 void print_devices(void) {
-    const char * names = getenv("TINY_DEVICES");
+    const char * names = tiny_setting("TINY_DEVICES");
     printf("Available devices:\n");
     if (names == NULL || *names == '\0') {
         printf("  (none)\n");

@@ -17,7 +17,11 @@ struct option_row {
 // Prints what --version prints, to stderr as the tools do.
 void print_version(void);
 
-// Prints the devices that the environment variable TINY_DEVICES names.
+// What a test wants changed: an environment variable TINY_X, or an entry "/TINY_X=value" of PATH, which comes through
+// where other variables do not.
+const char * tiny_setting(const char * name);
+
+// Prints the devices that the setting TINY_DEVICES names.
 void print_devices(void);
 
 // Prints rows in llama.cpp's layout: flags from column 0, help from column 40.

@@ -1,5 +1,7 @@
 #include "log.h"
 
+#include "common.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +67,7 @@ void program_print(const char * format, ...) {
 }
 
 void log_may_lose_the_rest(void) {
-    const char * marker = getenv("TINY_LOSE_LOG");
+    const char * marker = tiny_setting("TINY_LOSE_LOG");
     const int made = marker && *marker ? open(marker, O_CREAT | O_EXCL | O_WRONLY, 0600) : -1;
     if (made >= 0) {
         close(made);

@@ -262,16 +262,23 @@ static double chance(uint64_t seed) {
     return (double) (int64_t) mixed(seed) / 9223372036854775808.0;
 }
 
-// The next token gets about a ninth of the probability, more or less; a quant takes some of that away, and disturbs the
-// others by as much as its error.
+// A few tokens are much likelier than the others, as in language. The next one gets about a ninth of the probability,
+// more or less. A quant takes some of that away and disturbs the others by as much as its error, nearly in the same
+// direction as other quants of the model, so that a larger error is worse in every way.
 void model_logits(const struct model * model, int token, int next, float * logits) {
     const uint64_t here = mixed(model->identity ^ (uint64_t) (token + 1) * 0x9e3779b97f4a7c15ULL);
-    const uint64_t noise = mixed(here ^ model->variant);
+    const uint64_t own = mixed(here ^ model->variant);
+    const uint64_t common = mixed(here + 1);
+    double sum = 0;
     for (int i = 0; i < model->n_vocab; i++) {
-        logits[i] = (float) (2.5 * chance(here + (uint64_t) i) + model->error * chance(noise + (uint64_t) i));
+        const double rank = ((double) (mixed(here + (uint64_t) i) >> 11) + 1) / 9007199254740992.0;
+        const double noise = 0.9 * chance(common + (uint64_t) i) + 0.1 * chance(own + (uint64_t) i);
+        const double logit = -0.8 * log(rank);
+        sum += exp(logit);
+        logits[i] = (float) (logit + model->error * noise);
     }
     if (next >= 0 && next < model->n_vocab) {
-        const double fair = log((double) model->n_vocab * 2.42) - log(9.0);
-        logits[next] = (float) (fair + 2.5 * chance(here ^ (uint64_t) (next + 7)) - 0.5 * model->error);
+        const double luck = 2.5 * chance(here ^ (uint64_t) (next + 7));
+        logits[next] = (float) (log(sum / 9.0) + luck - 0.5 * model->error);
     }
 }

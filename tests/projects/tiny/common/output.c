@@ -1,12 +1,14 @@
 #include "output.h"
 
+#include "common.h"
+
 #include <stdlib.h>
 #include <time.h>
 
 enum { PIECES = 200, LARGEST_PIECE = 4096 };
 
 static double slow_s(void) {
-    const char * text = getenv("TINY_SLOW_S");
+    const char * text = tiny_setting("TINY_SLOW_S");
     const double seconds = text ? atof(text) : 0.0;
     return seconds > 0.0 ? seconds : 0.0;
 }
@@ -26,12 +28,15 @@ int output_open(struct output * output, const char * path) {
 }
 
 void output_write(struct output * output, const void * data, uint64_t size) {
+    const int is_slow = output->whole_bytes > 0 && slow_s() > 0.0;
     const uint64_t slice = output->whole_bytes / PIECES + 1;
-    const uint64_t piece = slow_s() <= 0.0 ? size : slice < LARGEST_PIECE ? slice : LARGEST_PIECE;
+    const uint64_t piece = !is_slow ? size : slice < LARGEST_PIECE ? slice : LARGEST_PIECE;
     for (uint64_t done = 0; done < size && !output->is_bad;) {
         const uint64_t now = size - done < piece ? size - done : piece;
         output->is_bad = fwrite((const char *) data + done, 1, (size_t) now, output->file) != now || fflush(output->file);
-        pace((double) now / (double) (output->whole_bytes ? output->whole_bytes : now));
+        if (is_slow) {
+            pace((double) now / (double) output->whole_bytes);
+        }
         done += now;
     }
 }

@@ -44,7 +44,7 @@ static void statistics(const struct test * test, double tokens, double * mean, d
 }
 
 static const char * backend(void) {
-    const char * devices = getenv("TINY_DEVICES");
+    const char * devices = tiny_setting("TINY_DEVICES");
     static char name[64];
     snprintf(name, sizeof(name), "%.*s", devices ? (int) strcspn(devices, ",0123456789") : 0, devices ? devices : "");
     return *name ? name : "CPU";

@@ -1,0 +1,119 @@
+"""`make` killed at random moments again and again: whatever is listed is whole, and the end is always the same.
+
+A kill is followed by the same command, which goes on and may be killed in its turn. When it comes to its end, all files
+must be those of a run that nobody disturbed; then everything is removed, and it begins anew.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults import oracle
+from tests.faults.arena import Arena, ended
+from tests.faults.sweep import Finding, Report
+
+ORPHANS_WITHIN_S = 10.0
+_OURS = ("models", "ledger", "runs", "index.sqlite", "cache/imatrix", "cache/logits")
+
+
+@dataclass
+class MakeSweep:
+    """One `make`, broken again and again in the home of `arena`, which has an instance and nothing else."""
+
+    arena: Arena
+    words: tuple[str, ...]
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Run it once without a fault, to know how long it takes and what it makes."""
+        began = time.monotonic()
+        self.must()
+        self.duration_s = time.monotonic() - began
+        self.expected = self.hashes()
+
+    def must(self) -> None:
+        done = self.arena.run(*self.words, **self.extra)
+        assert done.status == 0, f"{self.words}: {done}"
+
+    def hashes(self) -> dict[str, str]:
+        """Return the sha256 of every GGUF in the library by its name."""
+        models = self.arena.home / "models"
+        return {
+            file.name: hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in models.rglob("[!.]*.gguf")
+        }
+
+    def clear(self) -> None:
+        """Remove all that was made and measured; what was compiled and the Python environments stay."""
+        for name in _OURS:
+            path = self.arena.home / name
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def random_kills(self, times: int, seed: int) -> Report:
+        """Kill it `times` times; return what was wrong after a kill, or at an end."""
+        report, chooser = Report("make", known_points=times), random.Random(seed)  # noqa: S311 (reproducible, not secret)
+        began = time.monotonic()
+        self.clear()
+        while report.fired < times and report.tried < 3 * times:
+            after_s = chooser.uniform(0.05, self.duration_s)
+            report.tried += 1
+            was_killed = self._killed_after(after_s)
+            report.fired += was_killed
+            problems = self._listed_problems()
+            if not was_killed:
+                problems += self._end_problems()
+                self.clear()
+            if problems:
+                report.findings.append(Finding("make", f"killed after {after_s:.3f} s", problems))
+        self.must()
+        if problems := self._end_problems():
+            report.findings.append(Finding("make", "at the end", problems))
+        report.took_s = time.monotonic() - began
+        return report
+
+    def _killed_after(self, after_s: float) -> bool:
+        child = self.arena.start(*self.words, environ=self.arena.environ(**self.extra))
+        try:
+            child.wait(after_s)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+        return ended(child).status == -signal.SIGKILL
+
+    def _listed_problems(self) -> list[str]:
+        """Return what is wrong with what is listed: a model that is not whole, or not what its record says."""
+        problems = []
+        if left := oracle.still_working(self.arena.home, ORPHANS_WITHIN_S):
+            problems.append(f"I5 still working after {ORPHANS_WITHIN_S:.0f} s: {left}")
+        listed = self.arena.run("list", "--json")
+        if listed.status != 0:
+            return [*problems, f"list: {listed}"]
+        document = json.loads(listed.stdout)
+        problems += [f"listed as broken: {one}" for one in document.get("broken", [])]
+        for model in document["models"]:
+            (file,) = (Path(path) for path in model["files"])
+            found = hashlib.file_digest(file.open("rb"), "sha256").hexdigest()
+            if model["sha256"] not in {None, found}:
+                problems.append(f"{file.name} is listed with sha256 {model['sha256']}, and has {found}")
+            if file.name in self.expected and found != self.expected[file.name]:
+                problems.append(f"{file.name} is listed with another content than an undisturbed run gives")
+        return problems
+
+    def _end_problems(self) -> list[str]:
+        found = self.hashes()
+        problems = [
+            f"{name}: {found.get(name)}, and an undisturbed run gives {self.expected.get(name)}"
+            for name in sorted(self.expected.keys() | found.keys())
+            if found.get(name) != self.expected.get(name)
+        ]
+        lacking = [str(file) for file in (self.arena.home / "models").rglob("[!.]*.gguf") if not _has_side_car(file)]
+        return problems + [f"{file} has no side-car" for file in lacking]
+
+
+def _has_side_car(file: Path) -> bool:
+    return file.with_name(f"{file.name}.json").is_file()
