@@ -8,15 +8,14 @@ within a second and 150 MB; the data is never read.
 
 import json
 import os
-import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from llama_mgr.errors import BadCheckpointError, NotFoundError, StorageError
+from llama_mgr.make.safetensors_text import LONGEST_KEY_BYTES, LONGEST_VALUE_BYTES, DefectError, no_listing, pairs_of
 from llama_mgr.store import storage_errors
 from llama_mgr.text import printable
 
@@ -26,9 +25,7 @@ _WHAT = "cannot use the weights"
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000  # MAX_HEADER_SIZE of the library
 _TENSORS_LIMIT = 131_072  # the largest models have 100,000, in dozens of files
-_ENTRY_LIMIT_BYTES = 4 * 1024  # with the name
-_METADATA_LIMIT_BYTES = 4 * 1024 * 1024
-_WINDOW_BYTES = 4 * 1024 * 1024
+_ENTRY_LIMIT_BYTES = 4 * 1024
 _LARGEST = 2**63 - 1
 _METADATA = "__metadata__"
 
@@ -38,17 +35,6 @@ _BITS = {
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
     "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
-
-# No value of a header holds an object in an object, so that a pattern can find its parts; possessive, so that a long
-# text that fits nothing takes no memory.
-_SPACE = rb"[ \t\r\n]*+"
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_BEGINNING = re.compile(_SPACE + rb"\{" + _SPACE)
-_PAIR = re.compile(
-    rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE
-    + rb'(\{(?:[^{}"]++|' + _STRING + rb")*+\})" + _SPACE + rb"([,}])" + _SPACE,
-    re.DOTALL,
-)  # fmt: skip
 
 # What else may have such a name, by its first bytes.
 _OTHERS: tuple[tuple[tuple[bytes, ...], str, str | None], ...] = (
@@ -101,15 +87,6 @@ class SafetensorsHeader(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-class _DefectError(Exception):
-    """What is wrong with a header."""
-
-    def __init__(self, why: str, hint: str | None = None) -> None:
-        super().__init__(why)
-        self.why = why
-        self.hint = hint
-
-
 def read_safetensors(path: Path) -> SafetensorsHeader:
     """Return the header of the file `path`, which is whole: its tensors fill it to the end.
 
@@ -121,7 +98,7 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
     with storage_errors("cannot read", path), _opened(path) as file:
         try:
             return _parsed(file, os.fstat(file.fileno()).st_size)
-        except _DefectError as defect:
+        except DefectError as defect:
             raise BadCheckpointError(_WHAT, path, defect.why, hint=defect.hint) from None
 
 
@@ -141,14 +118,14 @@ def _parsed(file: BinaryIO, size_bytes: int) -> SafetensorsHeader:
     file.seek(_LENGTH_BYTES)
     metadata: dict[str, str] | None = None
     tensors: dict[str, SafeTensor] = {}
-    for key, value in _pairs(_Header(file, length)):
+    for key, value in pairs_of(file, length):
         name = _name(key)
         if name in tensors or (name == _METADATA and metadata is not None):
-            raise _DefectError(f"its header has the key {printable(name)} twice")
+            raise DefectError(f"its header has the key {printable(name)} twice")
         if name == _METADATA:
             metadata = _metadata(value)
         elif len(tensors) == _TENSORS_LIMIT:
-            raise _DefectError(f"it lists more than {_TENSORS_LIMIT:,} tensors, more than any model has in one file")
+            raise DefectError(f"it lists more than {_TENSORS_LIMIT:,} tensors, more than any model has in one file")
         else:
             tensors[name] = _tensor(name, value)
     data_offset = _LENGTH_BYTES + length
@@ -161,78 +138,22 @@ def _parsed(file: BinaryIO, size_bytes: int) -> SafetensorsHeader:
 
 def _header_bytes(beginning: bytes, size_bytes: int) -> int:
     """Return how long the header is."""
+    length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
+    is_cut = _LENGTH_BYTES + length > size_bytes
+    # The length comes first, and may look like any signature: that of 640 bytes begins as a pickle does.
+    if length <= _HEADER_LIMIT_BYTES and not is_cut and beginning[_LENGTH_BYTES:].lstrip().startswith(b"{"):
+        return length
     for signatures, what, hint in _OTHERS:
         if beginning.startswith(signatures):
-            raise _DefectError(what, hint)
+            raise DefectError(what, hint)
     if size_bytes < _LENGTH_BYTES:
-        raise _DefectError(f"it has {size_bytes} bytes, fewer than any safetensors file", "download it again")
-    length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
+        raise DefectError(f"it has {size_bytes} bytes, fewer than any safetensors file", "download it again")
     if length > _HEADER_LIMIT_BYTES:
-        raise _DefectError(f"it claims a header of {length:,} bytes, more than the 100,000,000 that the format allows")
-    if _LENGTH_BYTES + length > size_bytes:
+        raise DefectError(f"it claims a header of {length:,} bytes, more than the 100,000,000 that the format allows")
+    if is_cut:
         why = f"it is cut off: it claims a header of {length:,} bytes, and the whole file has {size_bytes:,}"
-        raise _DefectError(why, "download or copy it again")
-    return length
-
-
-# -- the JSON of the header --------------------------------------------------------------------------------------------
-
-
-class _Header:
-    """Reads forward through the header, and holds a few megabytes of it at most."""
-
-    def __init__(self, file: BinaryIO, length: int) -> None:
-        self._file = file
-        self._left_bytes = length
-        self._window = b""
-        self._position = 0
-
-    def match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
-        """Return what comes next, and go behind it."""
-        self._refill(_METADATA_LIMIT_BYTES + _ENTRY_LIMIT_BYTES)
-        found = pattern.match(self._window, self._position)
-        if found is None:
-            near = self._window[self._position : self._position + 40].decode("utf-8", "replace")
-            raise _DefectError(f"its header is not a JSON object that lists tensors, near '{printable(near)}'")
-        self._position = found.end()
-        return found
-
-    def has(self, text: bytes) -> bool:
-        """Tell whether `text` comes next; go behind it then."""
-        self._refill(len(text))
-        is_there = self._window.startswith(text, self._position)
-        self._position += len(text) * is_there
-        return is_there
-
-    def has_only_space(self) -> bool:
-        """Read to the end, and tell whether nothing else comes; writers fill the header up to a multiple of 8."""
-        while not self._window[self._position :].strip(b" \t\r\n"):
-            self._position = len(self._window)
-            if not self._left_bytes:
-                return True
-            self._refill(1)
-        return False
-
-    def _refill(self, wanted: int) -> None:
-        if len(self._window) - self._position >= wanted or not self._left_bytes:
-            return
-        more = self._file.read(min(self._left_bytes, _WINDOW_BYTES + wanted))
-        if not more:
-            raise _DefectError("it became shorter while it was read")
-        self._left_bytes -= len(more)
-        self._window = self._window[self._position :] + more
-        self._position = 0
-
-
-def _pairs(header: _Header) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each key of the object with its value, as they are written."""
-    header.match(_BEGINNING)
-    end = b"}" if header.has(b"}") else b","
-    while end == b",":
-        key, value, end = header.match(_PAIR).groups()
-        yield key, value
-    if not header.has_only_space():
-        raise _DefectError("its header goes on behind its end")
+        raise DefectError(why, "download or copy it again")
+    raise no_listing(beginning[_LENGTH_BYTES:])
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -247,24 +168,24 @@ _SOME_METADATA = msgspec.json.Decoder(dict[str, str])
 
 
 def _name(key: bytes) -> str:
-    if len(key) > _ENTRY_LIMIT_BYTES:
-        raise _DefectError(f"its header has a name of {len(key):,} bytes")
+    if len(key) > LONGEST_KEY_BYTES:
+        raise DefectError(f"its header has a name of {len(key):,} bytes")
     try:
         return _A_NAME.decode(key)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise _DefectError("its header has a name that is no text") from None
+        raise DefectError("its header has a name that is no text") from None
 
 
 def _metadata(value: bytes) -> dict[str, str]:
-    if len(value) > _METADATA_LIMIT_BYTES:
-        raise _DefectError(f"its {_METADATA} has {len(value):,} bytes, more than {_METADATA_LIMIT_BYTES:,}")
+    if len(value) > LONGEST_VALUE_BYTES:
+        raise DefectError(f"its {_METADATA} has {len(value):,} bytes, more than {LONGEST_VALUE_BYTES:,}")
     try:
         found = _SOME_METADATA.decode(value)
         pairs: list[Any] = json.loads(value, object_pairs_hook=list)
     except (msgspec.MsgspecError, ValueError):
-        raise _DefectError(f"its {_METADATA} is not an object of texts") from None
+        raise DefectError(f"its {_METADATA} is not an object of texts") from None
     if len(found) != len(pairs):
-        raise _DefectError(f"its {_METADATA} has a key twice")
+        raise DefectError(f"its {_METADATA} has a key twice")
     return found
 
 
@@ -272,16 +193,16 @@ def _tensor(name: str, value: bytes) -> SafeTensor:
     entry = _entry(name, value)
     bits = _BITS.get(entry.dtype)
     if bits is None:
-        raise _DefectError(f"the tensor {printable(name)} has the unknown type '{printable(entry.dtype)}'")
+        raise DefectError(f"the tensor {printable(name)} has the unknown type '{printable(entry.dtype)}'")
     begin, end = entry.data_offsets
     weights = 1
     for length in entry.shape:
         weights *= length
         if not (0 <= length <= _LARGEST and weights * bits <= _LARGEST):
-            raise _DefectError(f"the tensor {printable(name)} has the impossible shape {printable(list(entry.shape))}")
+            raise DefectError(f"the tensor {printable(name)} has the impossible shape {printable(list(entry.shape))}")
     size_bytes, rest = divmod(weights * bits, 8)
     if rest or not 0 <= begin <= end <= _LARGEST or end - begin != size_bytes:
-        raise _DefectError(
+        raise DefectError(
             f"the tensor {printable(name)} lies at {begin:,} to {end:,}, and {entry.dtype} of the shape"
             f" {printable(list(entry.shape))} take {size_bytes:,} bytes"
         )
@@ -290,13 +211,13 @@ def _tensor(name: str, value: bytes) -> SafeTensor:
 
 def _entry(name: str, value: bytes) -> _Entry:
     if len(value) > _ENTRY_LIMIT_BYTES:
-        raise _DefectError(f"the tensor {printable(name)} is described by {len(value):,} bytes")
+        raise DefectError(f"the tensor {printable(name)} is described by {len(value):,} bytes")
     try:
         entry = _AN_ENTRY.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _DefectError(f"the tensor {printable(name)} is described wrongly: {printable(error)}") from None
+        raise DefectError(f"the tensor {printable(name)} is described wrongly: {printable(error)}") from None
     if value.count(b":") != len(_Entry.__struct_fields__):
-        raise _DefectError(f"the tensor {printable(name)} has a field twice")
+        raise DefectError(f"the tensor {printable(name)} has a field twice")
     return entry
 
 
@@ -305,12 +226,12 @@ def _require_filled(tensors: tuple[SafeTensor, ...], data_bytes: int) -> None:
     end, before = 0, ""
     for tensor in tensors:
         if tensor.offset < end:
-            raise _DefectError(f"the tensors {printable(before)} and {printable(tensor.name)} overlap")
+            raise DefectError(f"the tensors {printable(before)} and {printable(tensor.name)} overlap")
         if tensor.offset > end:
-            raise _DefectError(f"there is a hole of {tensor.offset - end:,} bytes before {printable(tensor.name)}")
+            raise DefectError(f"there is a hole of {tensor.offset - end:,} bytes before {printable(tensor.name)}")
         end, before = end + tensor.size_bytes, tensor.name
     if end > data_bytes:
         why = f"it is cut off: its tensors have {end:,} bytes, and {max(data_bytes, 0):,} are there"
-        raise _DefectError(why, "download or copy it again")
+        raise DefectError(why, "download or copy it again")
     if end < data_bytes:
-        raise _DefectError(f"{data_bytes - end:,} bytes follow its last tensor")
+        raise DefectError(f"{data_bytes - end:,} bytes follow its last tensor")

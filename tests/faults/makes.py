@@ -44,10 +44,7 @@ class MakeSweep:
 
     def hashes(self) -> dict[str, str]:
         """Return the sha256 of every GGUF in the library by its name."""
-        models = self.arena.home / "models"
-        return {
-            file.name: hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in models.rglob("[!.]*.gguf")
-        }
+        return {file.name: sha256_of(file) for file in visible(self.arena.home / "models")}
 
     def clear(self) -> None:
         """Remove all that was made and measured; what was compiled and the Python environments stay."""
@@ -97,7 +94,7 @@ class MakeSweep:
         problems += [f"listed as broken: {one}" for one in document.get("broken", [])]
         for model in document["models"]:
             (file,) = (Path(path) for path in model["files"])
-            found = hashlib.file_digest(file.open("rb"), "sha256").hexdigest()
+            found = sha256_of(file)
             if model["sha256"] not in {None, found}:
                 problems.append(f"{file.name} is listed with sha256 {model['sha256']}, and has {found}")
             if file.name in self.expected and found != self.expected[file.name]:
@@ -111,9 +108,26 @@ class MakeSweep:
             for name in sorted(self.expected.keys() | found.keys())
             if found.get(name) != self.expected.get(name)
         ]
-        lacking = [str(file) for file in (self.arena.home / "models").rglob("[!.]*.gguf") if not _has_side_car(file)]
-        return problems + [f"{file} has no side-car" for file in lacking]
+        return problems + unrecorded(self.arena.home / "models")
 
 
-def _has_side_car(file: Path) -> bool:
-    return file.with_name(f"{file.name}.json").is_file()
+def visible(models: Path) -> list[Path]:
+    """Return every GGUF below `models` that is in no hidden directory: those are what kills left behind."""
+    found = (file for file in models.rglob("*.gguf") if file.is_file())
+    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(models).parts))
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def unrecorded(models: Path) -> list[str]:
+    """Return the files whose side-car is missing, or says another content."""
+    problems = []
+    for file in visible(models):
+        side_car = file.with_name(f"{file.name}.json")
+        recorded = json.loads(side_car.read_bytes())["sha256"] if side_car.is_file() else "nothing"
+        if recorded != sha256_of(file):
+            problems.append(f"{file}: its side-car says {recorded}")
+    return problems

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -51,9 +52,12 @@ class Tools:
         return traits_of(read_gguf(target), "any.gguf")
 
 
-def run(argv: list[object], **extra: str) -> Done:
+def run(argv: Sequence[object], **extra: str) -> Done:
     words = [str(word) for word in argv]
-    return subprocess.run(words, env={**CLEAN, **extra}, capture_output=True, text=True, check=False, timeout=60)
+    # The programs cut metadata that they show anywhere, inside characters too, as upstream's do.
+    return subprocess.run(
+        words, env={**CLEAN, **extra}, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=60
+    )
 
 
 def convert(*words: object, script: str = "convert_hf_to_gguf.py", **extra: str) -> Done:

@@ -80,6 +80,14 @@ def test_a_header_longer_than_a_window(tmp_path: Path) -> None:
     assert [tensor.name for tensor in read_safetensors(path).tensors] == list(tensors)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(file_of(json.dumps(one(0, 2, [1])).encode().ljust(length), b"ab"))
+    assert path.read_bytes()[:1] == b"\x80"
+    assert read_safetensors(path).parameters == 1
+
+
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "it has 0 bytes"),
     "7 bytes": (b"1234567", "it has 7 bytes"),
@@ -134,7 +142,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "ends before it begins": (file_of(one(4, 0, [2]), bytes(4)), "lies at 4 to 0"),
     "negative offset": (file_of(one(-4, 0, [2]), bytes(4)), "lies at -4 to 0"),
     "three offsets": (
-        file_of({"a": {"dtype": "U8", "shape": [], "data_offsets": [0, 1, 1]}}, b"x"), "length 2, got 3",
+        file_of({"a": {"dtype": "U8", "shape": [], "data_offsets": [0, 1, 1]}}, b"x"), "of length 2",
     ),
     "overlap": (file_of({"a": entry(0, 4, [2]), "b": entry(2, 6, [2])}, bytes(6)), "the tensors a and b overlap"),
     "same place": (file_of({"a": entry(0, 4, [2]), "b": entry(0, 4, [2])}, bytes(4)), "the tensors a and b overlap"),

@@ -1,0 +1,455 @@
+"""What is known and refused of a checkpoint before the converter sees it, and what it sees."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from llama_mgr.errors import (
+    BadCheckpointError,
+    BadInputError,
+    LlamaMgrError,
+    NotFoundError,
+    StorageError,
+    UnsafeCheckpointError,
+)
+from llama_mgr.make.checkpoint_dir import inspect_checkpoint, stage_checkpoint
+from tests.tools.checkpoints import (
+    llama_config,
+    llama_tensors,
+    tokenizer_config,
+    write_adapter,
+    write_checkpoint,
+    write_json,
+    write_safetensors,
+)
+
+DATA = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+INDEX = "model.safetensors.index.json"
+PICKLE = b"\x80\x02}q\x00."
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "checkpoint")
+
+
+def refusal(directory: Path, kind: type[LlamaMgrError] = BadCheckpointError) -> str:
+    with pytest.raises(kind) as caught:
+        inspect_checkpoint(directory)
+    assert type(caught.value) is kind
+    return caught.value.message
+
+
+def test_a_model_in_every_part(checkpoint: Path) -> None:
+    found = inspect_checkpoint(checkpoint)
+    count = sum(len(data) // 2 for _, _, data in llama_tensors().values())
+    size_bytes = (checkpoint / "model.safetensors").stat().st_size
+    assert (found.path, found.kind, found.architectures) == (checkpoint, "model", ("LlamaForCausalLM",))
+    assert found.config == llama_config()
+    assert found.weights == (("model.safetensors", size_bytes),)
+    assert (found.weights_bytes, found.parameters, found.dtypes) == (size_bytes, count, {"F16": count})
+    assert (found.files, found.has_code) == (DATA, ())
+    assert (found.is_mistral, found.has_vision, found.adapter_base) == (False, False, "")
+
+
+def test_shards_count_by_their_index(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "c", shards=3, dtype="BF16")
+    write_safetensors(directory / "model-extra.safetensors", {"x": ("F32", (1,), bytes(4))})
+    found = inspect_checkpoint(directory)
+    names = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    assert [file.name for file in found.weights] == names
+    assert found.weights_bytes == sum((directory / name).stat().st_size for name in names)
+    assert set(found.dtypes) == {"BF16"}
+    assert {INDEX, *names} < set(found.files)
+
+
+def test_shards_without_an_index_count_by_their_names(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "c", shards=3)
+    (directory / INDEX).unlink()
+    assert len(inspect_checkpoint(directory).weights) == 3
+    (directory / "model-00002-of-00003.safetensors").unlink()
+    assert "model-00002-of-00003.safetensors is missing (shard 2 of 3)" in refusal(directory)
+
+
+def test_a_shard_that_the_index_names_and_that_is_missing(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "c", shards=5)
+    (directory / "model-00003-of-00005.safetensors").unlink()
+    assert "model-00003-of-00005.safetensors is missing (shard 3 of 5)" in refusal(directory)
+    (directory / "model-00003-of-00005.safetensors").symlink_to("nowhere")
+    assert "is missing (shard 3 of 5)" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../model.safetensors",
+        "/etc/model.safetensors",
+        "a/model.safetensors",
+        "model.bin",
+        "..",
+        "",
+        "a\nb.safetensors",
+    ],
+)
+def test_an_index_names_only_files_beside_it(checkpoint: Path, name: str) -> None:
+    (checkpoint.parent / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
+    write_json(checkpoint / INDEX, {"weight_map": {"x": name}})
+    assert "and not a .safetensors file beside it" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "index", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}', "\xff"]
+)
+def test_a_damaged_index(checkpoint: Path, index: str) -> None:
+    (checkpoint / INDEX).write_bytes(index.encode("latin-1"))
+    assert INDEX in refusal(checkpoint)
+
+
+def test_an_index_that_is_too_large(checkpoint: Path) -> None:
+    os.truncate(write_json(checkpoint / INDEX, {}), 65 * 1024 * 1024)
+    assert "is larger than 64.0 MiB" in refusal(checkpoint)
+    (checkpoint / INDEX).write_text('{"weight_map":{' + '"a":"",' * 500_001 + '"a":""}}')
+    assert "more than 500,000 tensors" in refusal(checkpoint)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "c", shards=2)
+    shard = directory / "model-00002-of-00002.safetensors"
+    os.truncate(shard, shard.stat().st_size - 1)
+    assert f"{shard}': it is cut off" in refusal(directory)
+
+
+def test_the_form_of_mistral(tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    write_json(directory / "params.json", {"dim": 32, "n_layers": 1, "vision_encoder": {"dim": 8}})
+    write_safetensors(directory / "consolidated.safetensors", {"tok": ("BF16", (2, 2), bytes(8))})
+    (directory / "tekken.json").write_text("{}")
+    found = inspect_checkpoint(directory)
+    assert (found.kind, found.is_mistral, found.config["dim"]) == ("model", True, 32)
+    assert (found.architectures, found.has_vision, found.parameters) == ((), True, 4)
+    assert found.files == ("consolidated.safetensors", "params.json", "tekken.json")
+
+
+def test_of_two_forms_the_usual_one_is_taken_and_the_other_not_staged(checkpoint: Path) -> None:
+    write_json(checkpoint / "params.json", {"dim": 32})
+    write_safetensors(checkpoint / "consolidated.safetensors", {"tok": ("BF16", (2, 2), bytes(8))})
+    found = inspect_checkpoint(checkpoint)
+    assert (found.is_mistral, [file.name for file in found.weights]) == (False, ["model.safetensors"])
+    assert "consolidated.safetensors" not in found.files
+
+
+def test_an_adapter(tmp_path: Path) -> None:
+    found = inspect_checkpoint(write_adapter(tmp_path / "lora", base="owner/base"))
+    assert (found.kind, found.adapter_base, found.config["r"]) == ("adapter", "owner/base", 2)
+    assert (found.parameters, found.dtypes) == (128, {"F32": 128})
+    assert found.files == ("adapter_config.json", "adapter_model.safetensors")
+
+
+def test_an_adapter_beside_a_model_is_left_alone(checkpoint: Path) -> None:
+    write_adapter(checkpoint)
+    found = inspect_checkpoint(checkpoint)
+    assert (found.kind, found.adapter_base) == ("model", "")
+    assert "adapter_model.safetensors" not in found.files
+
+
+def test_an_adapter_whose_base_is_no_text(tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "lora")
+    write_json(directory / "adapter_config.json", {"base_model_name_or_path": ["x"]})
+    assert inspect_checkpoint(directory).adapter_base == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "architectures"),
+    [
+        ({"text_config": {"architectures": ["Inner", "Other"]}}, ("Inner", "LlamaForCausalLM")),
+        ({"llm_config": {"architectures": ["Inner"]}}, ("Inner", "LlamaForCausalLM")),
+        ({"thinker_config": {"text_config": {"architectures": ["Inner"]}}}, ("Inner", "LlamaForCausalLM")),
+        ({"vision_config": {"architectures": ["Seeing"]}}, ("LlamaForCausalLM", "Seeing")),
+        ({"text_config": {"architectures": ["LlamaForCausalLM"]}}, ("LlamaForCausalLM",)),
+        ({"architectures": [], "ssm_cfg": {"layer": "Mamba2"}}, ("Mamba2ForCausalLM",)),
+        ({"architectures": None, "text_config": 5, "vision_config": []}, ()),
+        ({"architectures": [7]}, ()),
+    ],
+)
+def test_architectures_are_those_that_the_converter_may_choose(
+    tmp_path: Path, config: dict[str, object], architectures: tuple[str, ...]
+) -> None:
+    assert inspect_checkpoint(write_checkpoint(tmp_path / "c", config=config)).architectures == architectures
+
+
+def test_a_projector_is_seen_by_its_configuration(tmp_path: Path) -> None:
+    assert inspect_checkpoint(write_checkpoint(tmp_path / "a", config={"vision_config": {"depth": 2}})).has_vision
+    directory = write_checkpoint(tmp_path / "b")
+    write_json(directory / "preprocessor_config.json", {"size": 224})
+    assert inspect_checkpoint(directory).has_vision
+
+
+def test_numbers_that_python_writes_are_allowed(tmp_path: Path) -> None:
+    found = inspect_checkpoint(write_checkpoint(tmp_path / "c", config={"time_step_limit": [0.0, float("inf")]}))
+    assert found.config["time_step_limit"] == [0.0, float("inf")]
+
+
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such directory"):
+        inspect_checkpoint(tmp_path / "absent")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(20))
+    with pytest.raises(BadInputError, match="it is a GGUF already") as caught:
+        inspect_checkpoint(tmp_path / "m.gguf")
+    assert "llama-mgr quantize" in str(caught.value.hint)
+    (tmp_path / "model.safetensors").write_bytes(bytes(20))
+    with pytest.raises(BadInputError, match="a checkpoint is a directory"):
+        inspect_checkpoint(tmp_path / "model.safetensors")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInputError, match="a checkpoint is a directory"):
+        inspect_checkpoint(tmp_path / "pipe")
+
+
+def test_a_configuration_that_is_missing_or_damaged(checkpoint: Path) -> None:
+    config = checkpoint / "config.json"
+    config.unlink()
+    assert "it has no config.json" in refusal(checkpoint)
+    config.symlink_to("nowhere")
+    assert "it has no config.json" in refusal(checkpoint)
+    config.unlink()
+    for content in (b"", b"{", b"\xff{}", b"\xef\xbb\xbf{}", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"):
+        config.write_bytes(content)
+        assert "config.json is not JSON" in refusal(checkpoint)
+    for content in (b"[]", b"7", b"null", b'"text"'):
+        config.write_bytes(content)
+        assert "config.json is not a JSON object" in refusal(checkpoint)
+
+
+def test_a_configuration_of_100_mb_is_not_read(checkpoint: Path) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        content = (checkpoint / name).read_bytes()
+        os.truncate(checkpoint / name, 100_000_000)
+        assert f"{name} is larger than 16.0 MiB" in refusal(checkpoint)
+        (checkpoint / name).write_bytes(content)
+
+
+def test_pipes_are_not_waited_for(checkpoint: Path) -> None:
+    os.mkfifo(checkpoint / "other_config.json")
+    assert inspect_checkpoint(checkpoint).files == DATA
+    (checkpoint / "config.json").unlink()
+    os.mkfifo(checkpoint / "config.json")
+    with pytest.raises(StorageError, match="not a regular file"):
+        inspect_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_without_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    write_safetensors(checkpoint / "other.safetensors", {})
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+        (checkpoint / name).write_bytes(PICKLE)
+    assert "it has no weights, which are model*.safetensors" in refusal(checkpoint)
+    (checkpoint / "config.json").unlink()
+    assert "it has no config.json and no weights" in refusal(checkpoint)
+
+
+def test_the_base_of_an_adapter_needs_no_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model.bin").write_bytes(PICKLE)
+    found = inspect_checkpoint(checkpoint, needs_weights=False)
+    assert (found.weights, found.parameters, found.architectures) == ((), 0, ("LlamaForCausalLM",))
+    assert found.files == tuple(name for name in DATA if not name.endswith(".safetensors"))
+    (checkpoint / "x.py").touch()
+    with pytest.raises(UnsafeCheckpointError):
+        inspect_checkpoint(checkpoint, needs_weights=False)
+
+
+def test_a_directory_with_very_many_files(checkpoint: Path) -> None:
+    (checkpoint / "many").mkdir()
+    for number in range(10_001):
+        os.symlink("x", checkpoint / "many" / str(number))  # faster than files
+    assert "more than 10,000 files" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["x.py", "X.PY", "x.pyc", "x.pyd", "a/b/x.cpython-311.so", "__pycache__/x.pyc"])
+def test_code_is_refused_wherever_it_lies(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
+    (checkpoint / name).touch()
+    assert f"it brings or names code: {name}" in refusal(checkpoint, UnsafeCheckpointError)
+
+
+def test_code_in_the_history_of_git_and_behind_links_to_directories_is_no_part_of_it(checkpoint: Path) -> None:
+    outside = checkpoint.parent / "outside"
+    outside.mkdir()
+    (outside / "x.py").touch()
+    (checkpoint / ".git" / "hooks").mkdir(parents=True)
+    (checkpoint / ".git" / "hooks" / "x.py").touch()
+    (checkpoint / "link").symlink_to(outside)
+    (checkpoint / "loop").symlink_to(checkpoint)
+    assert inspect_checkpoint(checkpoint).files == DATA
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "says"),
+    [
+        ("config.json", {"auto_map": {"AutoConfig": "m.C"}}, "auto_map in config.json"),
+        ("config.json", {"a": [{"b": {"auto_map": "m.C"}}]}, "auto_map in config.json"),
+        ("tokenizer_config.json", {"auto_map": ["m.C", None]}, "auto_map in tokenizer_config.json"),
+        ("config.4.50.0.json", {"auto_map": {"AutoConfig": "m.C"}}, "auto_map in config.4.50.0.json"),
+        ("tokenizer/tokenizer_config.json", {"auto_map": ["m.C"]}, "auto_map in tokenizer/tokenizer_config.json"),
+        ("processor_config.json", {"auto_map": {"A": "o/r--m.C"}}, "auto_map (remote, of o/r) in processor_config"),
+        ("video_preprocessor_config.json", {"auto_map": {"A": "m.C"}}, "auto_map in video_preprocessor_config.json"),
+        ("config.json", {"_attn_implementation_internal": "o/k"}, "_attn_implementation_internal in config.json"),
+        ("config.json", {"_attn_implementation": "o/k@main"}, "_attn_implementation (kernels of o/k@main) in config"),
+        ("config.json", {"attn_implementation": {"": "sdpa", "t": "o/k"}}, "attn_implementation (kernels of o/k)"),
+        ("config.json", {"text_config": {"_experts_implementation": "o/k"}}, "_experts_implementation (kernels of"),
+        ("config.json", {"trust_remote_code": True}, "trust_remote_code in config.json"),
+        ("config.json", {"custom_pipelines": {"p": {"impl": "m.C"}}}, "custom_pipelines in config.json"),
+        ("generation_config.json", {"custom_generate": "o/r"}, "custom_generate in generation_config.json"),
+    ],
+)  # fmt: skip
+def test_fields_that_name_code_are_refused(checkpoint: Path, file: str, fields: dict[str, object], says: str) -> None:
+    before = json.loads((checkpoint / file).read_text()) if (checkpoint / file).exists() else {}
+    write_json(checkpoint / file, {**before, **fields})
+    with pytest.raises(UnsafeCheckpointError) as caught:
+        inspect_checkpoint(checkpoint)
+    assert says in caught.value.message
+    assert caught.value.exit_status == 11
+    assert "--trust-remote-code" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auto_map": None, "trust_remote_code": False, "custom_pipelines": {}, "_attn_implementation_internal": None},
+        {"_attn_implementation": "flash_attention_2", "attn_implementation": None, "text_config": {"auto_map": {}}},
+    ],
+)
+def test_fields_that_name_nothing_are_allowed(checkpoint: Path, fields: dict[str, object]) -> None:
+    write_json(checkpoint / "config.json", llama_config(**fields))
+    assert inspect_checkpoint(checkpoint).has_code == ()
+
+
+def test_a_word_of_a_vocabulary_is_no_field(checkpoint: Path) -> None:
+    write_json(checkpoint / "vocab.json", {"auto_map": 7, "trust_remote_code": 8})
+    assert "vocab.json" in inspect_checkpoint(checkpoint).files
+
+
+def test_a_field_escaped_in_json_is_the_same_field(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer_config.json").write_text('{"auto\\u005fmap": {"AutoTokenizer": ["m.C", null]}}')
+    assert "auto_map in tokenizer_config.json" in refusal(checkpoint, UnsafeCheckpointError)
+
+
+def test_a_configuration_that_cannot_be_understood_is_refused_too(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer_config.json").write_text('{"auto_map": ')
+    assert "tokenizer_config.json is not JSON" in refusal(checkpoint)
+
+
+def test_of_much_code_the_first_is_named(checkpoint: Path) -> None:
+    for number in range(8):
+        (checkpoint / f"module_{number}.py").touch()
+    message = refusal(checkpoint, UnsafeCheckpointError)
+    assert message.endswith("module_0.py, module_1.py, module_2.py, module_3.py, module_4.py and 3 more")
+
+
+def test_a_name_with_control_characters_is_shown_harmlessly(checkpoint: Path) -> None:
+    (checkpoint / "\x1b[2J.py").touch()
+    assert refusal(checkpoint, UnsafeCheckpointError).endswith(r"\x1b[2J.py")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "weights.pkl", "m.ckpt"])
+def test_weights_that_are_only_pickles_are_refused(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).write_bytes(PICKLE)
+    assert name not in inspect_checkpoint(checkpoint).files
+    (checkpoint / "model.safetensors").unlink()
+    assert f"its weights are pickles, which can run code when they are read: {name}" in refusal(
+        checkpoint, UnsafeCheckpointError
+    )
+
+
+# -- with trust --------------------------------------------------------------------------------------------------------
+
+
+def test_with_trust_code_is_allowed_and_named(checkpoint: Path) -> None:
+    write_json(checkpoint / "tokenizer_config.json", tokenizer_config(auto_map={"AutoTokenizer": ["m.C", None]}))
+    (checkpoint / "m.py").touch()
+    found = inspect_checkpoint(checkpoint, trust_remote_code=True)
+    assert found.has_code == ("m.py", "auto_map in tokenizer_config.json")
+    assert set(found.files) == {*DATA, "m.py"}
+
+
+def test_with_trust_pickles_are_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model.bin").write_bytes(PICKLE)
+    found = inspect_checkpoint(checkpoint, trust_remote_code=True)
+    assert found.weights == (("pytorch_model.bin", len(PICKLE)),)
+    assert (found.parameters, found.has_code) == (0, ("pytorch_model.bin (a pickle)",))
+    assert "pytorch_model.bin" in found.files
+
+
+def test_trust_does_not_mend_damage(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").write_bytes(PICKLE + bytes(60))
+    with pytest.raises(BadCheckpointError, match="a pickle under the name of a safetensors file"):
+        inspect_checkpoint(checkpoint, trust_remote_code=True)
+
+
+# -- staging -----------------------------------------------------------------------------------------------------------
+
+
+def staged(target: Path) -> set[str]:
+    return {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
+
+
+def test_only_data_is_staged_as_links(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("training_args.bin", "optimizer.pt", "notes.md", "image.png", "other.gguf", "onnx/model.onnx"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).touch()
+    for name in ("README.md", "chat_template.jinja", "tokenizer.model", "merges.txt", "1_Pooling/config.json"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).write_text("{}")
+    (checkpoint / ".cache").mkdir()
+    (checkpoint / ".cache" / "x.json").touch()
+    target = tmp_path / "below" / "staged"
+    stage_checkpoint(inspect_checkpoint(checkpoint), target)
+    wanted = {*DATA, "README.md", "chat_template.jinja", "tokenizer.model", "merges.txt", "1_Pooling/config.json"}
+    assert staged(target) == wanted
+    for name in wanted:
+        assert (target / name).is_symlink()
+        assert (target / name).readlink() == (checkpoint / name).resolve()
+    assert target.stat().st_mode & 0o777 == 0o700
+
+
+def test_links_of_a_cache_are_followed_to_their_end(checkpoint: Path, tmp_path: Path) -> None:
+    blob = tmp_path / "blobs" / "0123"
+    blob.parent.mkdir()
+    (checkpoint / "config.json").rename(blob)
+    (checkpoint / "config.json").symlink_to("../blobs/0123")
+    stage_checkpoint(inspect_checkpoint(checkpoint), tmp_path / "staged")
+    assert (tmp_path / "staged" / "config.json").readlink() == blob
+
+
+def test_a_relative_checkpoint_can_be_staged(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    stage_checkpoint(inspect_checkpoint(Path("checkpoint")), Path("staged"))
+    assert Path("staged/model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_with_trust_everything_is_staged_but_history_and_what_is_hidden(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("m.py", "below/n.py", "pytorch_model.bin", ".git/config", ".hidden"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).touch()
+    found = inspect_checkpoint(checkpoint, trust_remote_code=True)
+    stage_checkpoint(found, tmp_path / "all", trust_remote_code=True)
+    assert staged(tmp_path / "all") == {*DATA, "m.py", "below/n.py", "pytorch_model.bin"}
+    stage_checkpoint(found, tmp_path / "data")
+    assert staged(tmp_path / "data") == set(DATA)
+
+
+def test_an_adapter_is_staged(tmp_path: Path) -> None:
+    stage_checkpoint(inspect_checkpoint(write_adapter(tmp_path / "lora")), tmp_path / "staged")
+    assert staged(tmp_path / "staged") == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_staging_says_what_is_in_the_way(checkpoint: Path, tmp_path: Path) -> None:
+    found = inspect_checkpoint(checkpoint)
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(StorageError, match=r"tokenizer\.json"):
+        stage_checkpoint(found, tmp_path / "staged")
