@@ -139,12 +139,12 @@ class Children:
         self._is_over = False
 
     def stop_all(self) -> None:
-        """End all children with their groups; those that are started from now on end at once."""
+        """Kill all children with their groups; those that are started from now on end at once."""
         with self._guard:
             self._is_over = True
             running = list(self._running)
         for child in running:
-            _signal_group(child.pid, signal.SIGTERM)
+            _signal_group(child.pid, signal.SIGKILL)
 
     @contextlib.contextmanager
     def holding(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:
@@ -153,7 +153,7 @@ class Children:
             self._running.add(child)
             is_over = self._is_over
         if is_over:
-            _signal_group(child.pid, signal.SIGTERM)
+            _signal_group(child.pid, signal.SIGKILL)
         try:
             yield
         finally:

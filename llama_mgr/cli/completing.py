@@ -47,3 +47,15 @@ def complete_models(_: click.Context, __: click.Parameter, incomplete: str) -> l
         return []
     names = dict.fromkeys([*(model.key for model in models), *(model.name for model in models)])
     return _starting(names, incomplete) or _starting((name.partition("/")[2] for name in names), incomplete)
+
+
+def complete_pipelines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the names of pipelines, shipped and the user's."""
+    from llama_mgr.errors import LlamaMgrError
+    from llama_mgr.make.pipeline_file import pipeline_names
+    from llama_mgr.paths import home_from
+
+    try:
+        return _starting(pipeline_names(home_from(dict(os.environ))), incomplete)
+    except LlamaMgrError:
+        return []

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_mgr.cli.completing import complete_pipelines
 from llama_mgr.cli.context import Context, common_options, examples, pass_context
 from llama_mgr.cli.making import (
     environment_of,
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("source", required=False, metavar="[OWNER/REPO|DIR|GGUF]")
-@click.option("--pipeline", "pipeline_name", metavar="NAME|FILE", help="Do what a pipeline file says.")
+@click.option("--pipeline", "pipeline_name", metavar="NAME|FILE", help="Do what a pipeline file says.",
+              shell_complete=complete_pipelines)  # fmt: skip
 @click.option("--quants", metavar="TYPE,TYPE...", help="The types to make.")
 @click.option("--imatrix", metavar="auto|none|FILE", help="Importance matrix: computed now, none, or a file.")
 @click.option("--text", metavar="FILE|DIR", help="What an importance matrix is computed over.")

@@ -155,7 +155,7 @@ class Converter:
         """
         self.require_possible(checkpoint)
         provenance = self._provenance(checkpoint, source, known)
-        found = found_made(place.directory, provenance.digest)
+        found = found_made(place, provenance.digest)
         if found is not None:
             return found
         guess = self._names(checkpoint, place, self._outtype(checkpoint), [])
@@ -164,7 +164,7 @@ class Converter:
         needed_bytes = self.predicted_bytes(checkpoint)
         require_room("convert", checkpoint.path.name, place.directory, needed_bytes, force=self.replacing.force)
         with held_output(self.workshop.home, place, provenance.digest, self.workshop.reporter):
-            return found_made(place.directory, provenance.digest) or self._made(checkpoint, place, provenance)
+            return found_made(place, provenance.digest) or self._made(checkpoint, place, provenance)
 
     # -- the work ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +204,12 @@ class Converter:
         self.workshop.reporter.step(f"convert {printable(place.stem)} with {self.workshop.build.build_id}")
         with self.workshop.reporter.progress(f"convert {printable(place.stem)}", 100, "steps") as bar:
             return run_tool(
-                self.workshop.home, argv, environ=self._environ(box, environment), cwd=directory, on_line=_heard(bar)
+                self.workshop.home,
+                argv,
+                environ=self._environ(box, environment),
+                cwd=directory,
+                on_line=_heard(bar),
+                called="convert",
             )
 
     def _environ(self, box: Sandbox, environment: Environment) -> dict[str, str]:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -23,6 +24,10 @@ from llama_mgr.text import printable
 PROMPT_TOKENS, GENERATED_TOKENS, REPETITIONS = 512, 64, 3
 _CHUNK = re.compile(r"^\s*\[?(\d+)\]?\s*[\d.]+")
 _TOO_SHORT = "you need at least"
+_OTHER_VOCABULARY = "inconsistent vocabulary"
+_TRIES = 3
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class Evaluator:
             return self._with_perplexity(entry, self._perplexity(subject, []))
         logits = Logits(self.workshop, self.base.sha256, self.text, self.context_tokens, self.chunks)
         with logits.held(self.base.model.traits.vocabulary_size or 0) as file:
+            if file.exists() and not Logits.is_whole(file):
+                file.unlink()
             if not file.exists():
                 value = self._base_perplexity(file)
                 if subject.sha256 == self.base.sha256:
@@ -147,38 +154,47 @@ class Evaluator:
         return value
 
     def _perplexity(self, subject: Subject, more: Sequence[str]) -> Value:
-        lines: list[str] = []
-        run = self._run_perplexity(subject, [*more, "-f", self.text.name], lines)
-        if any(_TOO_SHORT in line for line in lines):
-            run.log_file.unlink(missing_ok=True)
-            raise BadInputError(
-                "cannot measure over", self.text.name,
-                f"it is too short: {2 * self.context_tokens} tokens are the least",
-                hint="use a longer text, or a smaller --ctx-size",
-            )  # fmt: skip
-        require_success(run, "cannot measure", subject.name, EvaluateFailedError)
-        value = final_perplexity(lines)
-        if value is None:
-            why = "llama-perplexity says no perplexity, or one that is no number"
-            raise EvaluateFailedError("cannot measure", subject.name, why, tail=list(run.tail))
-        return value
+        def understood(lines: list[str]) -> Value | None:
+            if any(_TOO_SHORT in line for line in lines):
+                raise BadInputError(
+                    "cannot measure over", self.text.name,
+                    f"it is too short: {2 * self.context_tokens} tokens are the least",
+                    hint="use a longer text, or a smaller --ctx-size",
+                )  # fmt: skip
+            return final_perplexity(lines)
+
+        return self._measured(subject, [*more, "-f", self.text.name], understood)
+
+    def _measured(
+        self, subject: Subject, words: Sequence[str], understood: Callable[[list[str]], Found | None]
+    ) -> Found:
+        """Run llama-perplexity and return what was `understood` of its lines, of which it sometimes loses the last."""
+        for _ in range(_TRIES):
+            lines: list[str] = []
+            run = self._run_perplexity(subject, words, lines)
+            require_success(run, "cannot measure", subject.name, EvaluateFailedError)
+            if any(_OTHER_VOCABULARY in line for line in lines):
+                break
+            found = understood(lines)
+            if found is not None:
+                return found
+        why = "llama-perplexity does not say what it should, or numbers that are none"
+        raise EvaluateFailedError("cannot measure", subject.name, why, tail=list(run.tail))
 
     def _with_divergence(self, subject: Subject, entry: Evaluation, file: Path) -> Evaluation:
-        lines: list[str] = []
-        run = self._run_perplexity(subject, ["--kl-divergence-base", str(file), "--kl-divergence"], lines)
-        require_success(run, "cannot measure", subject.name, EvaluateFailedError)
-        found = divergence(lines)
-        if not {"perplexity", "kld", "same_top"} <= found.keys():
-            why = "llama-perplexity says no divergence, or one that is no number"
-            raise EvaluateFailedError("cannot measure", subject.name, why, tail=list(run.tail))
+        def understood(lines: list[str]) -> dict[str, Value] | None:
+            found = divergence(lines)
+            return found if {"perplexity", "kld", "same_top"} <= found.keys() else None
+
+        found = self._measured(subject, ["--kl-divergence-base", str(file), "--kl-divergence"], understood)
         if self.base is not None and subject.sha256 == self.base.sha256:
-            return self._as_base(self._with_perplexity(entry, found["base"]))
+            return self._as_base(self._with_perplexity(entry, found.get("base", found["perplexity"])))
         return msgspec.structs.replace(
             self._with_perplexity(entry, found["perplexity"]),
             kld=found["kld"].value, kld_error=found["kld"].error,
             kld_99=found["kld_99"].value if "kld_99" in found else None,
             kld_max=found["kld_max"].value if "kld_max" in found else None,
-            same_top=round(found["same_top"].value, 6), same_top_error=round(found["same_top"].error, 6),
+            same_top=round(found["same_top"].value, 6), same_top_error=found["same_top"].error,
             delta_p_rms=round(found["delta_p_rms"].value, 6) if "delta_p_rms" in found else None,
         )  # fmt: skip
 
@@ -198,7 +214,11 @@ class Evaluator:
         argv += ["--chunks", str(self.chunks)] if self.chunks else []
         argv += workshop.device_words(self.threads, self.gpu_layers)
         title = f"measure {printable(subject.name)}"
-        with tempfile.TemporaryDirectory() as directory, workshop.reporter.progress(title, None, "steps") as bar:
+        with (
+            storage_errors("cannot measure in", Path(tempfile.gettempdir())),
+            tempfile.TemporaryDirectory() as directory,
+            workshop.reporter.progress(title, None, "steps") as bar,
+        ):
             (Path(directory) / self.text.name).write_bytes(self.text.content)
             return run_tool(
                 workshop.home, [workshop.program("perplexity"), *argv], environ=workshop.environ, cwd=Path(directory),

@@ -106,7 +106,7 @@ class ImatrixMaker:
         """
         self.require_possible(model)
         digest = self.digest(model, text)
-        found = found_made(place.directory, digest)
+        found = found_made(place, digest)
         if found is not None:
             return found
         name = place.file_name or f"{place.stem}{_SUFFIX}"
@@ -212,7 +212,11 @@ class _Work:
         self.took_s += run.took_s
         if run.status != 0 or not part.is_file():
             return self._ended(run, number)
-        require_imatrix(part)
+        try:
+            require_imatrix(part)
+        except BadGgufError:
+            self._require_room_was_there()  # it ends well on a full disk, too
+            raise
         with storage_errors("cannot finish", part):
             part.rename(self._segment(number))
             sync_tree(self.directory)
@@ -231,11 +235,14 @@ class _Work:
                 f"it is too short: two chunks, {tokens} tokens, are the least", tail=list(run.tail),
                 hint="use a longer text, or a smaller --ctx-size",
             )  # fmt: skip
+        self._require_room_was_there()
+        require_success(run, "cannot compute the importance matrix of", self.model.file.name, ImatrixFailedError)
+        raise IntegrityError("cannot find what llama-imatrix made of", self.model.file.name)
+
+    def _require_room_was_there(self) -> None:
         needed_bytes = int(self.model.traits.parameters * _BYTES_PER_PARAMETER)
         written = written_bytes(self.directory)
         require_was_not_full("compute the matrix of", self.model.file.name, self.directory, needed_bytes, written)
-        require_success(run, "cannot compute the importance matrix of", self.model.file.name, ImatrixFailedError)
-        raise IntegrityError("cannot find what llama-imatrix made of", self.model.file.name)
 
     def _run(self, number: int, chunks: int, output: str, on_line: Callable[[str], None]) -> ToolRun:
         maker, options = self.maker, self.maker.options

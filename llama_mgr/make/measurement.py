@@ -6,6 +6,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 _NUMBER = r"(-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf))"
+_ANNOUNCED = re.compile(r"(?:calculating perplexity|computing) over (\d+) chunks")
+_RUNNING = re.compile(rf"\[(\d+)\]{_NUMBER}$")
+_ROW = re.compile(
+    r"^\s*(?P<chunk>\d+)\s+"
+    + r"\s+".join(
+        rf"(?P<{name}>{_NUMBER}) ±\s+(?P<{name}_error>{_NUMBER})(?: %)?"
+        for name in ("perplexity", "ratio", "kld", "delta_p_rms", "same_top")
+    )
+)
+_IN_PERCENT = frozenset({"delta_p_rms", "same_top"})
 _FINAL = re.compile(rf"Final estimate: PPL = {_NUMBER} \+/- {_NUMBER}")
 _LINES = {
     "perplexity": re.compile(rf"Mean PPL\(Q\)\s*:\s*{_NUMBER}\s*±\s*{_NUMBER}"),
@@ -19,17 +29,32 @@ _LINES = {
 
 
 class Value(NamedTuple):
-    """A number and one standard deviation of it."""
+    """A number and one standard deviation of it, where that is known."""
 
     value: float
-    error: float = 0.0
+    error: float | None = None
 
 
 def final_perplexity(lines: Sequence[str]) -> Value | None:
-    """Return the perplexity that a run without `--kl-divergence` ends with; None when there is none, or no number."""
+    """Return the perplexity that a run without `--kl-divergence` ends with; None when there is none, or no number.
+
+    llama-perplexity writes its log in a thread that nobody waits for, so that its last lines may be lost (seen with
+    b11434). Then what it said after the last chunk counts, if it was the last.
+    """
     found = next((match for line in reversed(lines) if (match := _FINAL.search(line))), None)
-    value = Value(float(found[1]), float(found[2])) if found else None
+    value = Value(float(found[1]), float(found[2])) if found else _running(lines)
     return value if value and _is_finite(value.value) else None
+
+
+def _running(lines: Sequence[str]) -> Value | None:
+    """Return the perplexity over all chunks, if the last of them was told of."""
+    last = next((match for line in reversed(lines) if (match := _RUNNING.search(line.strip()))), None)
+    return Value(float(last[2])) if last and last[1] == _announced(lines) else None
+
+
+def _announced(lines: Sequence[str]) -> str | None:
+    """Return how many chunks the program said that there are, in digits."""
+    return next((match[1] for line in lines if (match := _ANNOUNCED.search(line))), None)
 
 
 def divergence(lines: Sequence[str]) -> dict[str, Value]:
@@ -37,17 +62,29 @@ def divergence(lines: Sequence[str]) -> dict[str, Value]:
 
     Returns:
         `perplexity`, `base`, `kld`, `kld_99`, `kld_max`, and, as shares from 0 to 1, `delta_p_rms` and `same_top`;
-        what was not said or is no number is missing.
+        what was not said or is no number is missing. Where the last lines were lost (see `final_perplexity`), there is
+        what the row of the last chunk says.
     """
-    found: dict[str, Value] = {}
-    for line in lines:
-        for name, pattern in _LINES.items():
-            match = pattern.search(line)
-            if match and _is_finite(float(match[1])):
-                scale = 0.01 if name in {"delta_p_rms", "same_top"} else 1.0
-                error = float(match[2]) if pattern.groups > 1 else 0.0
-                found[name] = Value(float(match[1]) * scale, error * scale)
-    return found
+    said = {
+        name: match for line in lines for name, pattern in _LINES.items() if (match := pattern.search(line)) is not None
+    }
+    found = {name: _scaled(name, *match.groups()) for name, match in said.items()}
+    found |= {name: value for name, value in _last_row(lines).items() if name not in said}
+    return {name: value for name, value in found.items() if _is_finite(value.value)}
+
+
+def _scaled(name: str, value: str, error: str | None = None) -> Value:
+    scale = 0.01 if name in _IN_PERCENT else 1.0
+    return Value(float(value) * scale, None if error is None else float(error) * scale)
+
+
+def _last_row(lines: Sequence[str]) -> dict[str, Value]:
+    """Return what the row of the last chunk says, which is over all chunks; nothing when it is missing."""
+    row = next((match for line in reversed(lines) if (match := _ROW.match(line))), None)
+    if row is None or row["chunk"] != _announced(lines):
+        return {}
+    names = ("perplexity", "kld", "delta_p_rms", "same_top")
+    return {name: _scaled(name, row[name], row[f"{name}_error"]) for name in names}
 
 
 class Speed(NamedTuple):

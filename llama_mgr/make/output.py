@@ -93,15 +93,19 @@ def held_output(home: Home, place: Place, digest: str, reporter: Reporter) -> It
         yield
 
 
-def found_made(directory: Path, digest: str) -> Made | None:
-    """Return what was made in `directory` by the step with this `digest`, if it is there as its side-cars say.
+def found_made(place: Place, digest: str) -> Made | None:
+    """Return what the step with this `digest` made at `place`, if it is there as its side-cars say.
+
+    Where the user named the file, only that one counts.
 
     Raises:
         NewerStateError, StorageError: a side-car cannot be read.
     """
     found: list[tuple[Path, ModelRecord]] = []
-    for side_car in sorted(directory.glob(f"*{SUFFIX}.json")):
+    for side_car in sorted(place.directory.glob(f"*{SUFFIX}.json")):
         file = side_car.with_name(side_car.name.removesuffix(".json"))
+        if place.file_name and place.file_name not in {file.name, f"{(shard_of(file.name) or [''])[0]}{SUFFIX}"}:
+            continue
         record = read_record(file)
         made = provenance_in(record)
         if record and made and made.digest == digest and _has_size(file, record.size_bytes):

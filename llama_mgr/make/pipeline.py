@@ -129,7 +129,8 @@ class Pipeline:
         self, wanted: Wanted, base: GgufInput, matrix: Path | None, record: RunRecord
     ) -> list[tuple[str, Made]]:
         quantizer = Quantizer(self.workshop, wanted.quantize, matrix, self.threads, self._replacing("quantize", wanted))
-        made = list(zip(wanted.quants, quantizer.quantize(base, wanted.quants, wanted.place), strict=True))
+        quants = [quant for quant in wanted.quants if quant != base.traits.quant]  # that one is there
+        made = list(zip(quants, quantizer.quantize(base, quants, wanted.place), strict=True))
         record.steps += [step_of("quantize", quant, one) for quant, one in made]
         return made
 

@@ -34,7 +34,7 @@ from llama_mgr.make.staleness import quantizer_code
 from llama_mgr.make.tool import ToolRun, require_success, run_tool
 from llama_mgr.make.workshop import Workshop
 from llama_mgr.models.gguf import GgufHeader, read_gguf
-from llama_mgr.models.quants import SUFFIX, shard_of
+from llama_mgr.models.quants import SUFFIX, shard_of, stem_of
 from llama_mgr.models.traits import merged, traits_of
 from llama_mgr.process import Argument, Children
 from llama_mgr.report import Progress
@@ -158,7 +158,7 @@ class Quantizer:
 
     def _job(self, source: GgufInput, quant: str, place: Place) -> "_Job":
         provenance = self.provenance(source, quant)
-        return _Job(self, source, quant, place, provenance, found_made(place.directory, provenance.digest))
+        return _Job(self, source, quant, place, provenance, found_made(place, provenance.digest))
 
     def _at_once(self, source: GgufInput) -> int:
         """Return how many programs may run together: each keeps its largest tensor in memory twice."""
@@ -217,7 +217,9 @@ class _Job:
     def names(self) -> list[str]:
         """What the files will be called."""
         quant = self.source.traits.quant if self.quant == COPY else self.quant
-        stem = (self.place.file_name or f"{self.place.stem}-{quant}{SUFFIX}").removesuffix(SUFFIX)
+        file = self.source.file
+        own = stem_of(file.name) if file.suffix == SUFFIX else self.place.stem  # blobs of Ollama have no suffix
+        stem = (self.place.file_name or f"{own}-{quant}{SUFFIX}").removesuffix(SUFFIX)
         if not (self.quantizer.options.keep_split and len(self.source.files) > 1):
             return [f"{stem}{SUFFIX}"]
         count = len(self.source.files)
@@ -240,7 +242,7 @@ class _Job:
         def work(children: Children) -> Made:
             workshop = self.quantizer.workshop
             with held_output(workshop.home, self.place, self.provenance.digest, workshop.reporter):
-                found = found_made(self.place.directory, self.provenance.digest)  # another command may have done it
+                found = found_made(self.place, self.provenance.digest)  # another command may have done it
                 return found or self._made(count, children)
 
         return work

@@ -64,7 +64,7 @@ class Splitter:
     def _made(self, step: str, model: GgufInput, place: Place, words: list[str], options: dict[str, object]) -> Made:
         workshop, size_bytes = self.workshop, sum(one.size_bytes for one in model.inputs)
         digest = step_digest(step, workshop.origin, options, model.inputs)
-        found = found_made(place.directory, digest)
+        found = found_made(place, digest)
         if found is not None:
             return found
         require_room(step, model.file.name, place.directory, size_bytes, force=self.replacing.force)

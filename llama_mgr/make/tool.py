@@ -60,6 +60,7 @@ def run_tool(
     stdout: BinaryIO | None = None,
     line_ends: bytes = b"\r",
     children: Children | None = None,
+    called: str = "",
 ) -> ToolRun:
     """Run `argv` to its end, whatever that is; with us it dies, too, even if we are killed (Linux).
 
@@ -74,14 +75,14 @@ def run_tool(
         stdout: gets its standard output, which is logged otherwise.
         line_ends: as in `process.watch`.
         children: as in `process.watch`.
+        called: what its log is named after; by default the program.
 
     Raises:
         MissingToolsError: it cannot be run.
         StorageError: the log cannot be written.
     """
     words = tuple(map(str, argv))
-    program = next((Path(word).name for word in words if word.startswith("/")), "tool")
-    log_file = home.logs_dir / f"{program}-{secrets.token_hex(4)}.log"
+    log_file = home.logs_dir / f"{called or Path(words[0]).name}-{secrets.token_hex(4)}.log"
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def heard(line: str) -> None:

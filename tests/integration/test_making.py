@@ -77,6 +77,13 @@ def test_another_content_is_another_file(tiny: Cli, checkpoint: Path, tmp_path: 
     assert first["sha256s"] != second["sha256s"]
 
 
+def test_a_named_file_is_made_even_where_an_equal_one_lies(tiny: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    tiny.done("convert", checkpoint, "-o", tmp_path / "a.gguf")
+    tiny.done("convert", checkpoint, "-o", tmp_path / "b.gguf")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    assert tiny.json("convert", checkpoint, "-o", tmp_path / "b.gguf")["was_there"] is True
+
+
 def test_the_header_says_what_the_user_says(tiny: Cli, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text('{"general.author": "us"}')
     words = ("--model-name", "My Model", "--metadata", tmp_path / "facts.json", "--outtype", "f32")

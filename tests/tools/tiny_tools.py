@@ -71,7 +71,7 @@ def converted(checkpoint: Path, target: Path, *words: object) -> GgufHeader:
 
 
 def write_checkpoint(directory: Path, *, seed: int = 1, dtype: str = "F32", **config: object) -> Path:
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(_CONFIG | config))
     entry = {"dtype": dtype, "shape": [4, 4], "data_offsets": [0, 64]}
     head = json.dumps({"model.embed_tokens.weight": entry}).encode()

@@ -69,9 +69,7 @@ def test_a_record_without_stamp_is_believed_for_the_same_size(tmp_path: Path, re
 
 def test_the_side_car_of_a_model_tells_its_content(tmp_path: Path, read: list[str]) -> None:
     file = put_recorded(tmp_path / "m.gguf", model_of())
-    assert input_of(file, SILENT) == InputRecord(
-        name="m.gguf", size_bytes=file.stat().st_size, sha256=sha256_of(file)
-    )
+    assert input_of(file, SILENT) == InputRecord(name="m.gguf", size_bytes=file.stat().st_size, sha256=sha256_of(file))
     assert read == []
     with file.open("ab") as grown:
         grown.write(b"x")

@@ -44,7 +44,7 @@ def library(home: Home) -> Place:
 @pytest.fixture
 def outside(tmp_path: Path) -> Place:
     (tmp_path / "out").mkdir()
-    return Place(tmp_path / "out", is_library=False, model="owner/tiny")
+    return at(tmp_path / "out")
 
 
 def published(home: Home, place: Place, files: dict[str, bytes], made: Provenance = NEW) -> Made:
@@ -53,6 +53,10 @@ def published(home: Home, place: Place, files: dict[str, bytes], made: Provenanc
         staged = [(put(directory / f"made-{number}.gguf", content), name)
                   for number, (name, content) in enumerate(files.items())]  # fmt: skip
         return publish_made(home, place, staged, made, SILENT)
+
+
+def at(directory: Path, file_name: str = "") -> Place:
+    return Place(directory, is_library=False, model="owner/tiny", file_name=file_name)
 
 
 def names(directory: Path) -> list[str]:
@@ -158,7 +162,7 @@ def test_a_file_is_published_with_its_record(home: Home, library: Place) -> None
     assert names(home.models_dir) == ["owner", "tiny", NAME, f"{NAME}.json"]
     assert provenance_of(target) == NEW
     assert keys(catalog_of(home)) == ["owner/tiny:Q4_K_M"]
-    assert found_made(library.directory, NEW.digest) == _as_found(made)
+    assert found_made(library, NEW.digest) == _as_found(made)
 
 
 def _as_found(made: Made) -> Made:
@@ -183,7 +187,7 @@ def test_shards_are_published_in_order_and_the_first_comes_last(
     assert [file.name for file in made.files] == list(shards)
     assert made.sha256s == tuple(sha256_of(file) for file in made.files)
     assert made.size_bytes == sum(map(len, shards.values()))
-    assert found_made(library.directory, NEW.digest) == _as_found(made)
+    assert found_made(library, NEW.digest) == _as_found(made)
 
 
 def test_a_file_outside_the_library_is_published_beside_what_is_there(home: Home, outside: Place) -> None:
@@ -211,13 +215,13 @@ def test_wherever_a_kill_comes_a_new_file_is_whole_or_not_there(home: Home, libr
         assert len(keys(catalog_of(home))) == target.exists()
         was_there = target.exists()
         settled(library, [NAME])
-        found = found_made(library.directory, NEW.digest)
+        found = found_made(library, NEW.digest)
         assert (found is not None) == was_there
         assert {path for path in names(library.directory) if path.startswith(".") and path.endswith(".new")} == set()
         ends += 1
         published(home, library, {NAME: NEW_BYTES})
         assert _shown_names(library.directory) == [NAME, f"{NAME}.json"]
-        assert found_made(library.directory, NEW.digest)
+        assert found_made(library, NEW.digest)
     assert ends == 4  # before the hidden record, before the file, before the record, and the end
 
 
@@ -247,7 +251,7 @@ def test_wherever_a_kill_comes_an_old_file_stays_or_the_new_one_is_there(
         require_true_records(library.directory)
         assert keys(catalog_of(home)) == ["owner/tiny:Q4_K_M"]
         settled(library, [NAME])
-        assert (found_made(library.directory, NEW.digest) is not None) == (content == NEW_BYTES)
+        assert (found_made(library, NEW.digest) is not None) == (content == NEW_BYTES)
         require_true_records(library.directory)
         if content == OLD_BYTES and changes <= 1:  # not yet begun: all is as before
             assert (provenance_of(target) == OLD) == was_recorded
@@ -282,10 +286,10 @@ def test_wherever_a_kill_comes_no_shards_are_taken_for_the_whole_model(home: Hom
         assert len(keys(catalog_of(home))) == (len(there) == 3)
         require_true_records(library.directory)
         settled(library, list(shards))
-        found = found_made(library.directory, NEW.digest)
+        found = found_made(library, NEW.digest)
         assert (found is not None) == (len(there) == 3)
         published(home, library, shards)
-        found = found_made(library.directory, NEW.digest)
+        found = found_made(library, NEW.digest)
         assert found is not None
         assert [file.read_bytes() for file in found.files] == list(shards.values())
         assert _shown_names(library.directory) == sorted([*shards, *(f"{name}.json" for name in shards)])
@@ -304,7 +308,7 @@ def test_a_kill_while_a_kill_is_mended_loses_nothing(home: Home, library: Place)
     for _ in kill_points(lambda: settle(target, SILENT), begin):
         assert target.read_bytes() == NEW_BYTES
         settle(target, SILENT)
-        assert found_made(library.directory, NEW.digest)
+        assert found_made(library, NEW.digest)
 
 
 # -- settling ----------------------------------------------------------------------------------------------------------
@@ -336,7 +340,7 @@ def test_a_record_of_another_content_waits_hidden(tmp_path: Path, content: bytes
     _put_pending(target, NEW)
     settle(target, SILENT)
     assert names(tmp_path) == [".x.gguf.json.new", "x.gguf"]
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
 
 
 def test_a_record_without_file_goes(tmp_path: Path) -> None:
@@ -445,39 +449,55 @@ def test_what_was_made_is_found_by_its_digest(tmp_path: Path) -> None:
     new = put_made(tmp_path / "b.gguf", NEW, NEW_BYTES)
     put_recorded(tmp_path / "pulled.gguf")
     put(tmp_path / "bare.gguf")
-    found = found_made(tmp_path, NEW.digest)
+    found = found_made(at(tmp_path), NEW.digest)
     assert found == Made((new,), (sha256_of(new),), len(NEW_BYTES), NEW, was_there=True)
-    assert found_made(tmp_path, "2" * 64) is None
-    assert found_made(tmp_path / "missing", NEW.digest) is None
+    assert found_made(at(tmp_path), "2" * 64) is None
+    assert found_made(at(tmp_path / "missing"), NEW.digest) is None
 
 
 def test_a_file_that_is_gone_or_has_another_size_is_not_found(tmp_path: Path) -> None:
     file = put_made(tmp_path / "a.gguf", NEW, NEW_BYTES)
     with file.open("ab") as grown:
         grown.write(b"x")
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
     file.unlink()
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
     file.mkdir()
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
 
 
 def test_shards_are_found_together_or_not_at_all(tmp_path: Path) -> None:
     shards = [put_made(tmp_path / f"m-0000{number}-of-00002.gguf", NEW, model_of(seed=number)) for number in (1, 2)]
-    found = found_made(tmp_path, NEW.digest)
+    found = found_made(at(tmp_path), NEW.digest)
     assert found is not None
     assert found.files == tuple(shards)
     assert found.sha256s == tuple(map(sha256_of, shards))
     shards[1].unlink()
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
     put_made(shards[1], OLD, model_of(seed=2))
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
+
+
+def test_where_the_user_names_the_file_only_that_one_counts(tmp_path: Path) -> None:
+    file = put_made(tmp_path / "a.gguf", NEW)
+    found = found_made(at(tmp_path, "a.gguf"), NEW.digest)
+    assert found is not None
+    assert found.files == (file,)
+    assert found_made(at(tmp_path, "b.gguf"), NEW.digest) is None
+
+
+def test_shards_are_found_by_the_name_that_the_user_gave_them_all(tmp_path: Path) -> None:
+    shards = [put_made(tmp_path / f"m-0000{number}-of-00002.gguf", NEW, model_of(seed=number)) for number in (1, 2)]
+    found = found_made(at(tmp_path, "m.gguf"), NEW.digest)
+    assert found is not None
+    assert found.files == tuple(shards)
+    assert found_made(at(tmp_path, "n.gguf"), NEW.digest) is None
 
 
 def test_a_damaged_record_is_no_record_and_a_newer_one_is_said(tmp_path: Path) -> None:
     file = put_made(tmp_path / "a.gguf", NEW)
     side_car_of(file).write_text("{")
-    assert found_made(tmp_path, NEW.digest) is None
+    assert found_made(at(tmp_path), NEW.digest) is None
     side_car_of(file).write_text('{"schema": 99, "kind": "model"}')
     with pytest.raises(NewerStateError):
-        found_made(tmp_path, NEW.digest)
+        found_made(at(tmp_path), NEW.digest)

@@ -57,7 +57,7 @@ def test_the_failure_of_one_ends_the_programs_of_the_others() -> None:
     begun, statuses = threading.Semaphore(0), list[int]()
 
     def long(children: Children) -> None:
-        statuses.append(ran(children, "echo; sleep 60", begun))
+        statuses.append(ran(children, "echo begun; sleep 20", begun))
 
     def failing(_: Children) -> None:
         assert all(begun.acquire(timeout=10) for _ in range(2))
@@ -67,14 +67,14 @@ def test_the_failure_of_one_ends_the_programs_of_the_others() -> None:
     with pytest.raises(QuantizeFailedError):
         done_together([long, long, failing], 3)
     assert time.monotonic() - began < 10
-    assert statuses == [-signal.SIGTERM] * 2
+    assert statuses == [-signal.SIGKILL] * 2
 
 
 def test_the_first_failure_is_told_and_not_what_follows_from_it() -> None:
     begun = threading.Semaphore(0)
 
     def long(children: Children) -> None:
-        if ran(children, "echo; sleep 60", begun) != 0:
+        if ran(children, "echo begun; sleep 20", begun) != 0:
             raise ValueError("it was ended")
 
     def failing(_: Children) -> None:
@@ -93,21 +93,21 @@ def test_after_a_failure_the_jobs_that_wait_are_not_done() -> None:
         raise QuantizeFailedError("cannot quantize", "x")
 
     def waiting(children: Children) -> None:
-        ended.append(ran(children, "sleep 60"))
+        ended.append(ran(children, "sleep 20"))
 
     began = time.monotonic()
     with pytest.raises(QuantizeFailedError):
         done_together([failing, *[waiting] * 8], 1)
     assert time.monotonic() - began < 10
     # The thread that failed may take the next job before all are cancelled; the program of that one ends at once.
-    assert ended in ([], [-signal.SIGTERM])
+    assert ended in ([], [-signal.SIGKILL])
 
 
 def test_ctrl_c_ends_the_programs_of_all_jobs(tmp_path: Path) -> None:
     begun = threading.Semaphore(0)
 
     def long(children: Children) -> int:
-        return ran(children, f"echo $$ >> {tmp_path}/pids; echo; sleep 60", begun)
+        return ran(children, f"echo $$ >> {tmp_path}/pids; echo begun; sleep 20", begun)
 
     def interrupt() -> None:
         assert all(begun.acquire(timeout=10) for _ in range(2))

@@ -14,8 +14,8 @@ def test_nothing_asked_is_nothing_said() -> None:
 def test_options_are_spelled_as_llama_quantize_does() -> None:
     options = QuantizeOptions(
         tensor_types=["attn_q=q8_0", r"blk\.\d+\.ffn=q6_k"], output_tensor_type="q8_0", token_embedding_type="q6_k",
-        leave_output_tensor=True, pure=True, prune_layers="20,21", override_kv=["a.b=int:1", "general.name=str:A = b:c"],
-        keep_split=True, allow_requantize=True,
+        leave_output_tensor=True, pure=True, prune_layers="20,21",
+        override_kv=["a.b=int:1", "general.name=str:A = b:c"], keep_split=True, allow_requantize=True,
     )  # fmt: skip
     options.require_well_formed()
     assert options.argv() == [

@@ -173,6 +173,13 @@ def test_a_file_that_is_none_is_refused_with_its_reason(tmp_path: Path, name: st
     assert len(caught.value.message) < 900
 
 
+def test_a_file_with_more_tensors_than_any_model_has(tmp_path: Path) -> None:
+    listed = b",".join(b'"%d":{"dtype":"F16","shape":[0],"data_offsets":[0,0]}' % number for number in range(131_073))
+    (tmp_path / "x").write_bytes(file_of(b"{" + listed + b"}"))
+    with pytest.raises(BadCheckpointError, match="more than 131,072 tensors"):
+        read_safetensors(tmp_path / "x")
+
+
 def test_what_is_shown_of_a_hostile_name_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(file_of({"\x1b[2J\u202e": entry(0, 2, [5])}, bytes(2)))
     with pytest.raises(BadCheckpointError) as caught:

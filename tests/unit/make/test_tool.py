@@ -64,6 +64,12 @@ def test_two_runs_of_one_program_have_logs_of_their_own(home: Home, tmp_path: Pa
     assert len(files) == 2
 
 
+def test_a_log_may_be_named_after_something_else_than_the_program(home: Home, tmp_path: Path) -> None:
+    run = run_tool(home, [make_program(tmp_path, "x", status=1)], environ=ENVIRON, cwd=tmp_path, called="convert")
+    assert run.log_file.name.startswith("convert-")
+    assert run.log_file.parent == home.logs_dir
+
+
 def test_standard_output_may_go_elsewhere(home: Home, tmp_path: Path) -> None:
     program = make_program(tmp_path, "llama-x", script="echo '[1]'; echo a,b >&2; exit 1")
     with (tmp_path / "out").open("w+b") as out:

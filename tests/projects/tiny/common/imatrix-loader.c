@@ -26,7 +26,9 @@ struct imatrix_entry * imatrix_entry(struct imatrix * matrix, const char * name,
         return found->n_values == n_values && found->n_counts == n_counts ? found : NULL;
     }
     matrix->entries = realloc(matrix->entries, (matrix->n_entries + 1) * sizeof(*matrix->entries));
-    memmove(matrix->entries + place + 1, matrix->entries + place, (matrix->n_entries - place) * sizeof(*matrix->entries));
+    for (size_t i = matrix->n_entries; i > place; i--) {
+        matrix->entries[i] = matrix->entries[i - 1];
+    }
     matrix->n_entries++;
     struct imatrix_entry * entry = &matrix->entries[place];
     snprintf(entry->name, sizeof(entry->name), "%s", name);

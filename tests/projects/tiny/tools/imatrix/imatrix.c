@@ -155,8 +155,11 @@ static void add_tensor(struct gguf * file, const char * name, const char * part,
 static struct gguf * as_gguf(const struct imatrix * matrix) {
     struct gguf * file = gguf_new();
     const char ** datasets = calloc(matrix->n_datasets + 1, sizeof(*datasets));
-    size_t n_datasets = matrix->n_datasets;
-    memcpy(datasets, matrix->datasets, n_datasets * sizeof(*datasets));
+    size_t n_datasets = 0;
+    while (n_datasets < matrix->n_datasets) {
+        datasets[n_datasets] = matrix->datasets[n_datasets];
+        n_datasets++;
+    }
     if (command.text_file) {
         datasets[n_datasets++] = command.text_file;
     }
