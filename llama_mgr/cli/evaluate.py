@@ -47,9 +47,10 @@ def evaluate(context: Context, /, **options: Any) -> None:  # noqa: ANN401
     A name without a quant means all quants of the model. Without --base, the model that they were made from is the
     base if it is here. Results are kept in the ledger by content: what was measured before is only shown.
     """
+    from llama_mgr.cli.evaluate_page import draw
     from llama_mgr.cli.model_choice import absolute_path
     from llama_mgr.make.pareto import best_under, size_in
-    from llama_mgr.make.plot import plot, require_plot_name
+    from llama_mgr.make.plot import require_plot_name
 
     limit = size_in(options["best_under"]) if options["best_under"] else None
     plot_file = absolute_path(options["plot_file"]) if options["plot_file"] else None
@@ -58,7 +59,7 @@ def evaluate(context: Context, /, **options: Any) -> None:  # noqa: ANN401
     with workshop_of(context, options["instance"]) as workshop:
         entries = _evaluated(context, workshop, options)
     if plot_file is not None:
-        plot(entries, entries[0].model.rpartition(":")[0], plot_file)
+        draw(context, entries, entries[0].model.rpartition(":")[0], plot_file)
     best = best_under(entries, limit) if limit is not None else None
     _answer(context, entries, best, plot_file)
 

@@ -1,8 +1,11 @@
 """What `evaluate` and `make` print of measurements."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_mgr.cli.console import Output
+from llama_mgr.cli.context import Context
 from llama_mgr.text import size_words
 
 if TYPE_CHECKING:
@@ -21,6 +24,14 @@ def evaluation_documents(entries: "Sequence[Evaluation]") -> list[dict[str, Any]
 
     best = front(entries)
     return [{**msgspec.to_builtins(one), "is_on_front": place in best} for place, one in enumerate(entries)]
+
+
+def draw(context: Context, entries: "Sequence[Evaluation]", title: str, file: Path) -> None:
+    """Draw measurements into `file`; what matplotlib keeps for the next time goes into our own cache."""
+    from llama_mgr.make.plot import plot
+
+    os.environ.setdefault("MPLCONFIGDIR", str(context.home.cache_dir / "matplotlib"))
+    plot(entries, title, file)
 
 
 def print_evaluations(output: Output, entries: "Sequence[Evaluation]") -> None:

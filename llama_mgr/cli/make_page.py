@@ -21,19 +21,19 @@ def require_plot(file: Path | None) -> None:
 
 def answer_run(context: Context, record: "RunRecord", plot_file: Path | None) -> None:
     """Give the result of a run: the steps, the measurements, and the plot if one is wanted."""
-    plotted = _plotted(record, plot_file)
+    plotted = _plotted(context, record, plot_file)
     document = run_document(record) | {"plot": str(plotted) if plotted else None}
     context.answer(document, lambda output: print_run(output, record, plotted))
 
 
-def _plotted(record: "RunRecord", file: Path | None) -> Path | None:
+def _plotted(context: Context, record: "RunRecord", file: Path | None) -> Path | None:
     if file is None:
         return None
+    from llama_mgr.cli.evaluate_page import draw
     from llama_mgr.cli.model_choice import absolute_path
-    from llama_mgr.make.plot import plot
 
     place = absolute_path(file)
-    plot(record.evaluations, record.model, place)
+    draw(context, record.evaluations, record.model, place)
     return place
 
 

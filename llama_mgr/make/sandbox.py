@@ -42,6 +42,9 @@ _PYTHON = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# With a user namespace first: from inside, not even root reads the environment of a process outside.
+_WITHOUT_NETWORK = (("--map-root-user", "--net"), ("--net",))
+
 
 @dataclass(frozen=True)
 class Sandbox:
@@ -98,11 +101,11 @@ def _working_prefix(environ: Mapping[str, str]) -> tuple[tuple[str, ...], bool]:
 
 def _prefixes(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], bool]]:
     """Yield what could stand before a command, and whether it keeps the network then; the best first."""
-    apart = _words(environ, "unshare", "--map-root-user", "--net")
+    ways = [words for words in (_words(environ, "unshare", *flags) for flags in _WITHOUT_NETWORK) if words]
     # Behind unshare: a change of credentials clears the signal (PR_SET_PDEATHSIG of prctl(2)).
     dying = _words(environ, "setpriv", "--pdeathsig", "KILL")
     bare = _words(environ, "prlimit", "--core=0") + _words(environ, "setpriv", "--pdeathsig", "KILL", "--no-new-privs")
-    for first in (apart, ()) if apart else ((),):
+    for first in (*ways, ()):
         for rest in (bare, dying, ()):
             yield (*first, *rest), not first
 

@@ -20,6 +20,7 @@ from tests.faults.arena import Arena, ended
 from tests.faults.sweep import Finding, Report
 
 ORPHANS_WITHIN_S = 10.0
+UNDISTURBED_LIMIT_S = 1800
 _OURS = ("models", "ledger", "runs", "index.sqlite", "cache/imatrix", "cache/logits")
 
 
@@ -39,7 +40,7 @@ class MakeSweep:
         self.expected = self.hashes()
 
     def must(self) -> None:
-        done = self.arena.run(*self.words, **self.extra)
+        done = ended(self.arena.start(*self.words, environ=self.arena.environ(**self.extra)), UNDISTURBED_LIMIT_S)
         assert done.status == 0, f"{self.words}: {done}"
 
     def hashes(self) -> dict[str, str]:

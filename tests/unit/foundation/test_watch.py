@@ -70,6 +70,7 @@ def test_lines_without_end_and_bytes_that_are_no_text_are_bounded() -> None:
     assert lines[-1] == "next"
     assert all(len(line) <= 64 * 1024 for line in lines)
     assert len(log) == 300_007
+    assert [len(line) for line in watched(r"head -c 300000 /dev/zero | tr '\0' x")[1]] == [64 * 1024]
     assert watched(r"printf 'a\377b\n'")[1] == ["a\ufffdb"]
 
 

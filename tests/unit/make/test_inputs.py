@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from llama_mgr.errors import StorageError
-from llama_mgr.make import inputs
 from llama_mgr.make.inputs import input_of, known_inputs
 from llama_mgr.make.provenance import InputRecord
+from llama_mgr.models.content import hash_of
 from llama_mgr.report import Reporter, SilentReporter
 from tests.tools.made_models import made_by, model_of, put_made, sha256_of
 from tests.tools.model_library import put, put_recorded
@@ -20,13 +20,12 @@ SILENT = SilentReporter()
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are read whole."""
     names: list[str] = []
-    hash_of = inputs.hash_of
 
     def noted(path: Path, reporter: Reporter) -> str:
         names.append(path.name)
         return hash_of(path, reporter)
 
-    monkeypatch.setattr(inputs, "hash_of", noted)
+    monkeypatch.setattr("llama_mgr.make.inputs.hash_of", noted)
     return names
 
 

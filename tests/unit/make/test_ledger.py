@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_other_builds_texts_contexts_chunks_and_bases_are_other_measurements(led
     assert [one.perplexity if one else None for one in found] == [float(number) for number in range(len(entries))]
 
 
-def fields(entry: Evaluation) -> dict[str, object]:
+def fields(entry: Evaluation) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in entry.__struct_fields__}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llama_mgr.errors import NoSpaceError, StorageError
@@ -42,25 +43,17 @@ def put_kept(home: Home, name: str, size_bytes: int, age_s: int) -> Path:
 
 
 def test_everything_that_changes_them_gives_another_file(logits: Logits, home: Home) -> None:
-    build = logits.workshop.build
+    build = msgspec.structs.replace(logits.workshop.build, digest="9" * 64)
     others = [
         replace(logits, base_sha256="c" * 64),
         replace(logits, text=Text("text.txt", b"other")),
         replace(logits, context_tokens=256),
         replace(logits, chunks=4),
-        replace(logits, workshop=replace(logits.workshop, build=_with_digest(build, "9" * 64))),
+        replace(logits, workshop=replace(logits.workshop, build=build)),
     ]
     assert len({logits.file, *(one.file for one in others)}) == 6
     assert logits.file.parent == home.cache_dir / "logits"
     assert replace(logits, text=Text("renamed.txt", TEXT.content)).file == logits.file
-
-
-def _with_digest(build: object, digest: str) -> object:
-    import copy
-
-    other = copy.copy(build)
-    other.digest = digest  # type: ignore[attr-defined]
-    return other
 
 
 def test_the_size_is_not_estimated_too_small(logits: Logits) -> None:

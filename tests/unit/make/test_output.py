@@ -277,24 +277,24 @@ def test_after_a_kill_an_old_file_without_its_record_may_be_replaced(home: Home,
 
 
 def test_wherever_a_kill_comes_no_shards_are_taken_for_the_whole_model(home: Home, library: Place) -> None:
-    paths = put_shards(home.root / "in", "tiny", 3)
+    paths = put_shards(home.root / "in", "tiny", 2)
     shards = {path.name: path.read_bytes() for path in paths}
     kills = 0
     for _ in kill_points(lambda: published(home, library, shards), lambda: _emptied(home)):
         there = [name for name in shards if (library.directory / name).exists()]
         assert there == list(shards)[len(shards) - len(there) :]
-        assert len(keys(catalog_of(home))) == (len(there) == 3)
+        assert len(keys(catalog_of(home))) == (len(there) == 2)
         require_true_records(library.directory)
         settled(library, list(shards))
         found = found_made(library, NEW.digest)
-        assert (found is not None) == (len(there) == 3)
+        assert (found is not None) == (len(there) == 2)
         published(home, library, shards)
         found = found_made(library, NEW.digest)
         assert found is not None
         assert [file.read_bytes() for file in found.files] == list(shards.values())
         assert _shown_names(library.directory) == sorted([*shards, *(f"{name}.json" for name in shards)])
         kills += 1
-    assert kills == 10
+    assert kills == 7
 
 
 def test_a_kill_while_a_kill_is_mended_loses_nothing(home: Home, library: Place) -> None:
