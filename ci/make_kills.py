@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -44,7 +45,7 @@ def main() -> int:
                 subprocess.run(["cp", "-al", "--", source / name, home / name], check=True)
         sweep = MakeSweep(Arena(Path(directory) / "arena", "", home), tuple(words))
         print(f"undisturbed: {sweep.duration_s:.0f} s, {len(sweep.expected)} files", flush=True)
-        report = sweep.random_kills(options.times, options.seed)
+        report = sweep.random_kills(options.times, options.seed, partial(print, flush=True))
     print(report)
     return 1 if report.findings else 0
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class MakeSweep:
             path = self.arena.home / name
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def random_kills(self, times: int, seed: int) -> Report:
-        """Kill it `times` times; return what was wrong after a kill, or at an end."""
+    def random_kills(self, times: int, seed: int, said: Callable[[str], None] = lambda _: None) -> Report:
+        """Kill it `times` times; return what was wrong after a kill, or at an end; `said` hears of each."""
         report, chooser = Report("make", known_points=times), random.Random(seed)  # noqa: S311 (reproducible, not secret)
         began = time.monotonic()
         self.clear()
@@ -67,6 +67,9 @@ class MakeSweep:
             if not was_killed:
                 problems += self._end_problems()
                 self.clear()
+            said(
+                f"{report.fired} of {times} kills, {report.tried - report.fired} ends, {len(report.findings)} findings"
+            )
             if problems:
                 report.findings.append(Finding("make", f"killed after {after_s:.3f} s", problems))
         self.must()

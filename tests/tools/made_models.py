@@ -10,11 +10,13 @@ import msgspec
 
 from llama_mgr.instances.instance import Instances, WantedBuild
 from llama_mgr.make.ledger import Evaluation
+from llama_mgr.make.output import Place
 from llama_mgr.make.provenance import BuildOrigin, InputRecord, Provenance, SourceRecord, record_of_made
 from llama_mgr.make.workshop import Workshop, opened_workshop
-from llama_mgr.models.side_car import write_record
+from llama_mgr.models.side_car import RECORD_KIND, write_record
 from llama_mgr.paths import Home
 from llama_mgr.report import Reporter
+from llama_mgr.store import write_document
 from tests.tools.gguf_file import model_bytes
 from tests.tools.model_library import Remarks, put
 from tests.tools.shelf_build import plan_of, publish_build
@@ -37,11 +39,27 @@ def made_by(step: str = "quantize", digest: str = "d" * 64, **facts: Any) -> Pro
     return Provenance(step=step, digest=digest, **{**usual, **facts})
 
 
+def at(directory: Path, file_name: str = "") -> Place:
+    """The place for files of `owner/tiny` in a directory of the user's."""
+    return Place(directory, is_library=False, model="owner/tiny", file_name=file_name)
+
+
 def put_made(path: Path, made: Provenance, content: bytes | None = None) -> Path:
     """Write a file with the side-car that its making leaves."""
     put(path, content)
     write_record(path, record_of_made(made, sha256_of(path), path.stat().st_size))
     return path
+
+
+def pending_of(target: Path) -> Path:
+    """Where the record of a file waits until the file has its name."""
+    return target.with_name(f".{target.name}.json.new")
+
+
+def put_pending(target: Path, made: Provenance, content: bytes) -> None:
+    """Leave the record that a kill between the names of file and record leaves, of a file with this content."""
+    record = record_of_made(made, hashlib.sha256(content).hexdigest(), len(content))
+    write_document(pending_of(target), RECORD_KIND, record)
 
 
 def measured(quant: str = "Q4_K_M", size_bytes: int = 100_000_000, **facts: Any) -> Evaluation:  # noqa: ANN401

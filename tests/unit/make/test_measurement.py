@@ -168,6 +168,7 @@ def test_a_line_that_is_not_said_is_missing(name: str, line: str) -> None:
 def test_what_is_no_number_is_missing(number: str) -> None:
     broken = STATISTICS.replace("0.065621", number).replace("0.237417", number).replace("96.320538", number)
     assert divergence(broken.splitlines()).keys() == {"base", "kld_max", "delta_p_rms", "same_top"}
+    assert "kld" not in divergence(lines_of(DIVERGENCE.replace("0.065621", number)))
     row = ROWS.replace("96.3205", number).replace("0.06562", number)
     assert divergence(row.splitlines()).keys() == {"delta_p_rms", "same_top"}
 

@@ -83,6 +83,7 @@ def test_a_converter_that_changed_for_another_architecture_does_not(
     assert judge(home, environ, made, converter=changed).staleness == Staleness("fresh")
     see = converted(BEFORE, code_of(tmp_path, PACKAGE, "SeeModel", mmproj=True), "SeeModel", mmproj=True)
     assert judge(home, environ, see, converter=changed).staleness.state == "stale"
+    assert judge(home, environ, see, converter=PACKAGE).staleness == Staleness("fresh")
 
 
 def test_a_quantizer_of_another_build_that_cannot_be_compared_is_unknown(
@@ -122,9 +123,14 @@ def test_steps_that_change_no_weights_do_not_count(home: Home, environ: Mapping[
     assert one.made_by == "b6-cpu-0123abcd"
 
 
-def test_both_builds_are_named_where_they_differ(home: Home, environ: Mapping[str, str]) -> None:
-    made = made_by("quantize", build=by(NOW, "b7"), parent=converted(NOW, {}))
-    assert judge(home, environ, made).made_by == "b6-cpu-0123abcd, b7-cpu-0123abcd"
+def test_both_builds_are_named_where_they_differ_and_changes_count_from_the_converter(
+    home: Home, environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    made = made_by("quantize", build=by(NOW, "b7"), parent=converted(BEFORE, code_of(tmp_path, PACKAGE)))
+    one = judge(home, environ, made)
+    assert one.made_by == "b6-cpu-0123abcd, b7-cpu-0123abcd"
+    assert one.staleness.state == "stale"
+    assert all(reason.endswith("since b6") for reason in one.staleness.reasons)
 
 
 def test_the_code_for_one_architecture_is_read_once_for_all_quants(

@@ -1,78 +1,26 @@
-"""Made files get their names and records whole, or not at all: wherever a kill comes, and whatever was there before."""
+"""Where made files go, which names are taken, what a kill left half done, and what need not be made again."""
 
 import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from llama_mgr.errors import ConflictError, NewerStateError, OutputExistsError, StorageError
-from llama_mgr.make.output import (
-    KEEP,
-    Made,
-    Place,
-    Replacing,
-    draft,
-    found_made,
-    held_output,
-    place_for,
-    publish_made,
-    require_free_name,
-    settle,
-)
-from llama_mgr.make.provenance import Provenance, SourceRecord, provenance_of, record_of_made
-from llama_mgr.models.side_car import RECORD_KIND, read_record, side_car_of
+from llama_mgr.make.output import KEEP, Made, Place, Replacing, found_made, place_for, require_free_name, settle
+from llama_mgr.make.provenance import SourceRecord, provenance_of
+from llama_mgr.models.side_car import side_car_of
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from llama_mgr.store import write_document
-from tests.tools.broken_off import kill_points
-from tests.tools.made_models import SOURCE, made_by, model_of, put_made, sha256_of
-from tests.tools.model_library import catalog_of, keys, put, put_recorded, put_shards
+from tests.tools.made_models import SOURCE, at, made_by, model_of, pending_of, put_made, put_pending, sha256_of
+from tests.tools.model_library import put, put_recorded
 
 SILENT = SilentReporter()
 OLD, NEW = made_by(digest="0" * 64, source=SOURCE), made_by(digest="1" * 64, source=SOURCE)
 OLD_BYTES, NEW_BYTES = model_of(seed=1), model_of(seed=2)
-NAME = "tiny-Q4_K_M.gguf"
-
-
-@pytest.fixture
-def library(home: Home) -> Place:
-    return place_for(home, "owner/tiny", None)
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Place:
-    (tmp_path / "out").mkdir()
-    return at(tmp_path / "out")
-
-
-def published(home: Home, place: Place, files: dict[str, bytes], made: Provenance = NEW) -> Made:
-    """Publish `files` as a step does it: from a draft on the same disk."""
-    with draft(home, place) as directory:
-        staged = [(put(directory / f"made-{number}.gguf", content), name)
-                  for number, (name, content) in enumerate(files.items())]  # fmt: skip
-        return publish_made(home, place, staged, made, SILENT)
-
-
-def at(directory: Path, file_name: str = "") -> Place:
-    return Place(directory, is_library=False, model="owner/tiny", file_name=file_name)
 
 
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.rglob("*")) if directory.is_dir() else []
-
-
-def require_true_records(directory: Path) -> None:
-    """No record ever stands beside another content than its own."""
-    for file in directory.glob("*.gguf"):
-        record = read_record(file)
-        assert record is None or record.sha256 == sha256_of(file), file
-
-
-def settled(place: Place, files: Sequence[str]) -> None:
-    for name in files:
-        settle(place.directory / name, SILENT)
 
 
 # -- places ------------------------------------------------------------------------------------------------------------
@@ -125,210 +73,12 @@ def test_a_directory_that_cannot_be_written_to_is_refused(
     assert place_for(home, "a/b", tmp_path).directory == tmp_path
 
 
-# -- drafts and locks --------------------------------------------------------------------------------------------------
-
-
-def test_a_draft_is_on_the_disk_of_its_place_and_vanishes(home: Home, library: Place, outside: Place) -> None:
-    for place, parent in ((library, home.models_dir), (outside, outside.directory)):
-        with draft(home, place) as directory:
-            assert directory.parent.parent == parent
-            assert list(directory.iterdir()) == []
-            put(directory / "made.gguf")
-            assert keys(catalog_of(home)) == []
-        assert names(parent) == []
-
-
-def test_others_wait_for_the_same_work_at_the_same_place(home: Home, outside: Place, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(outside.directory)
-    linked = Place(tmp_path / "link", is_library=False, model="owner/tiny")
-    before = set(names(home.locks_dir))
-    for place, digest in ((outside, "a"), (linked, "a")):
-        with held_output(home, place, digest, SILENT):
-            pass
-    same = set(names(home.locks_dir)) - before
-    assert len(same) == 1
-    with held_output(home, outside, "a", SILENT), held_output(home, outside, "b", SILENT):
-        assert len(set(names(home.locks_dir)) - before) == 2
-
-
-# -- publishing --------------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_published_with_its_record(home: Home, library: Place) -> None:
-    made = published(home, library, {NAME: NEW_BYTES})
-    target = library.directory / NAME
-    assert made == Made((target,), (sha256_of(target),), len(NEW_BYTES), NEW, was_there=False)
-    assert made.file == target
-    assert names(home.models_dir) == ["owner", "tiny", NAME, f"{NAME}.json"]
-    assert provenance_of(target) == NEW
-    assert keys(catalog_of(home)) == ["owner/tiny:Q4_K_M"]
-    assert found_made(library, NEW.digest) == _as_found(made)
-
-
-def _as_found(made: Made) -> Made:
-    """What `found_made` says of files that were made before."""
-    return Made(made.files, made.sha256s, made.size_bytes, made.provenance, was_there=True)
-
-
-def test_shards_are_published_in_order_and_the_first_comes_last(
-    home: Home, library: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shards = {f"tiny-0000{number}-of-00003.gguf": model_of(seed=number) for number in (1, 2, 3)}
-    order: list[str] = []
-    rename = Path.rename
-
-    def noted(path: Path, target: Path) -> Path:
-        order.append(Path(target).name)
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", noted)
-    made = published(home, library, shards)
-    assert [name for name in order if name in shards] == list(reversed(shards))
-    assert [file.name for file in made.files] == list(shards)
-    assert made.sha256s == tuple(sha256_of(file) for file in made.files)
-    assert made.size_bytes == sum(map(len, shards.values()))
-    assert found_made(library, NEW.digest) == _as_found(made)
-
-
-def test_a_file_outside_the_library_is_published_beside_what_is_there(home: Home, outside: Place) -> None:
-    put(outside.directory / "notes.txt", b"mine")
-    published(home, outside, {"x.gguf": NEW_BYTES})
-    assert names(outside.directory) == ["notes.txt", "x.gguf", "x.gguf.json"]
-    assert not home.models_dir.exists()
-
-
-def test_a_disk_that_fails_is_said(home: Home, outside: Place) -> None:
-    (outside.directory / "x.gguf").mkdir()
-    with pytest.raises(StorageError, match="cannot"):
-        published(home, outside, {"x.gguf": NEW_BYTES})
-    assert (outside.directory / "x.gguf").is_dir()
-
-
-# -- kills -------------------------------------------------------------------------------------------------------------
-
-
-def test_wherever_a_kill_comes_a_new_file_is_whole_or_not_there(home: Home, library: Place) -> None:
-    target, ends = library.directory / NAME, 0
-    for _ in kill_points(lambda: published(home, library, {NAME: NEW_BYTES}), lambda: _emptied(home)):
-        assert not target.exists() or target.read_bytes() == NEW_BYTES
-        require_true_records(library.directory)
-        assert len(keys(catalog_of(home))) == target.exists()
-        was_there = target.exists()
-        settled(library, [NAME])
-        found = found_made(library, NEW.digest)
-        assert (found is not None) == was_there
-        assert {path for path in names(library.directory) if path.startswith(".") and path.endswith(".new")} == set()
-        ends += 1
-        published(home, library, {NAME: NEW_BYTES})
-        assert _shown_names(library.directory) == [NAME, f"{NAME}.json"]
-        assert found_made(library, NEW.digest)
-    assert ends == 4  # before the hidden record, before the file, before the record, and the end
-
-
-def _emptied(home: Home) -> None:
-    shutil.rmtree(home.models_dir, ignore_errors=True)
-
-
-def _shown_names(directory: Path) -> list[str]:
-    """Return what lies there besides the temporary files of killed writers, which others remove."""
-    return [name for name in names(directory) if not name.endswith(".tmp")]
-
-
-@pytest.mark.parametrize("was_recorded", [True, False])
-def test_wherever_a_kill_comes_an_old_file_stays_or_the_new_one_is_there(
-    home: Home, library: Place, was_recorded: bool
-) -> None:
-    target, seen = library.directory / NAME, set[bytes]()
-
-    def begin() -> None:
-        _emptied(home)
-        (put_made(target, OLD, OLD_BYTES) if was_recorded else put(target, OLD_BYTES))
-
-    for changes in kill_points(lambda: published(home, library, {NAME: NEW_BYTES}), begin):
-        content = target.read_bytes()
-        seen.add(content)
-        assert content in {OLD_BYTES, NEW_BYTES}
-        require_true_records(library.directory)
-        assert keys(catalog_of(home)) == ["owner/tiny:Q4_K_M"]
-        settled(library, [NAME])
-        assert (found_made(library, NEW.digest) is not None) == (content == NEW_BYTES)
-        require_true_records(library.directory)
-        if content == OLD_BYTES and changes <= 1:  # not yet begun: all is as before
-            assert (provenance_of(target) == OLD) == was_recorded
-        published(home, library, {NAME: NEW_BYTES})
-        assert _shown_names(library.directory) == [NAME, f"{NAME}.json"]
-        assert provenance_of(target) == NEW
-    assert seen == {OLD_BYTES, NEW_BYTES}
-
-
-def test_after_a_kill_an_old_file_without_its_record_may_be_replaced(home: Home, library: Place) -> None:
-    target = library.directory / NAME
-    reached = False
-
-    def begin() -> None:
-        _emptied(home)
-        put_made(target, OLD, OLD_BYTES)
-
-    for _ in kill_points(lambda: published(home, library, {NAME: NEW_BYTES}), begin):
-        if target.read_bytes() == OLD_BYTES and not side_car_of(target).exists():
-            reached = True
-            require_free_name(target, SILENT, KEEP)
-    assert reached
-
-
-def test_wherever_a_kill_comes_no_shards_are_taken_for_the_whole_model(home: Home, library: Place) -> None:
-    paths = put_shards(home.root / "in", "tiny", 2)
-    shards = {path.name: path.read_bytes() for path in paths}
-    kills = 0
-    for _ in kill_points(lambda: published(home, library, shards), lambda: _emptied(home)):
-        there = [name for name in shards if (library.directory / name).exists()]
-        assert there == list(shards)[len(shards) - len(there) :]
-        assert len(keys(catalog_of(home))) == (len(there) == 2)
-        require_true_records(library.directory)
-        settled(library, list(shards))
-        found = found_made(library, NEW.digest)
-        assert (found is not None) == (len(there) == 2)
-        published(home, library, shards)
-        found = found_made(library, NEW.digest)
-        assert found is not None
-        assert [file.read_bytes() for file in found.files] == list(shards.values())
-        assert _shown_names(library.directory) == sorted([*shards, *(f"{name}.json" for name in shards)])
-        kills += 1
-    assert kills == 7
-
-
-def test_a_kill_while_a_kill_is_mended_loses_nothing(home: Home, library: Place) -> None:
-    target = library.directory / NAME
-
-    def begin() -> None:
-        _emptied(home)
-        put(target, NEW_BYTES)
-        _put_pending(target, NEW)
-
-    for _ in kill_points(lambda: settle(target, SILENT), begin):
-        assert target.read_bytes() == NEW_BYTES
-        settle(target, SILENT)
-        assert found_made(library, NEW.digest)
-
-
 # -- settling ----------------------------------------------------------------------------------------------------------
-
-
-def _pending_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.json.new")
-
-
-def _put_pending(target: Path, made: Provenance, content: bytes = NEW_BYTES) -> Path:
-    source = put(target.with_name("content"), content)
-    record = record_of_made(made, sha256_of(source), len(content))
-    source.unlink()
-    write_document(_pending_of(target), RECORD_KIND, record)
-    return _pending_of(target)
 
 
 def test_a_record_whose_file_is_there_gets_its_name(tmp_path: Path) -> None:
     target = put(tmp_path / "x.gguf", NEW_BYTES)
-    _put_pending(target, NEW)
+    put_pending(target, NEW, NEW_BYTES)
     settle(target, SILENT)
     assert names(tmp_path) == ["x.gguf", "x.gguf.json"]
     assert provenance_of(target) == NEW
@@ -337,14 +87,14 @@ def test_a_record_whose_file_is_there_gets_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [OLD_BYTES, NEW_BYTES[:-1], NEW_BYTES + b"x"])
 def test_a_record_of_another_content_waits_hidden(tmp_path: Path, content: bytes) -> None:
     target = put(tmp_path / "x.gguf", content)
-    _put_pending(target, NEW)
+    put_pending(target, NEW, NEW_BYTES)
     settle(target, SILENT)
     assert names(tmp_path) == [".x.gguf.json.new", "x.gguf"]
     assert found_made(at(tmp_path), NEW.digest) is None
 
 
 def test_a_record_without_file_goes(tmp_path: Path) -> None:
-    _put_pending(tmp_path / "x.gguf", NEW)
+    put_pending(tmp_path / "x.gguf", NEW, NEW_BYTES)
     settle(tmp_path / "x.gguf", SILENT)
     assert names(tmp_path) == []
 
@@ -354,7 +104,7 @@ def test_nothing_to_settle_is_nothing_done(tmp_path: Path) -> None:
     settle(tmp_path / "missing/x.gguf", SILENT)
     target = put_made(tmp_path / "x.gguf", OLD)
     settle(target, SILENT)
-    put(_pending_of(target), b"{")
+    put(pending_of(target), b"{")
     settle(target, SILENT)
     assert provenance_of(target) == OLD
 
@@ -364,7 +114,7 @@ def test_nothing_to_settle_is_nothing_done(tmp_path: Path) -> None:
 
 def test_a_free_name_is_free(tmp_path: Path) -> None:
     require_free_name(tmp_path / "x.gguf", SILENT, KEEP)
-    _put_pending(tmp_path / "x.gguf", NEW)
+    put_pending(tmp_path / "x.gguf", NEW, NEW_BYTES)
     require_free_name(tmp_path / "x.gguf", SILENT, KEEP)
     assert names(tmp_path) == []
 

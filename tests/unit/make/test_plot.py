@@ -73,6 +73,7 @@ def test_large_models_are_shown_in_gib(tmp_path: Path) -> None:
     large = [measured("Q8_0", 8_000_000_000, kld=0.001), measured("Q4_K_M", 4_500_000_000, kld=0.05)]
     content = drawn(tmp_path, "q.svg", large)
     assert b"size, GiB" in content
+    assert b"<!-- 7.0 -->" in content  # a mark of the axis
     assert b"size, MiB" not in content
 
 
