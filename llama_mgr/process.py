@@ -138,6 +138,11 @@ class Children:
         self._guard = threading.Lock()
         self._is_over = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `stop_all` was called."""
+        return self._is_over
+
     def stop_all(self) -> None:
         """Kill all children with their groups; those that are started from now on end at once."""
         with self._guard:

@@ -78,7 +78,7 @@ def inspect_checkpoint(
     Raises:
         NotFoundError: there is no such directory.
         BadInputError: it is a file.
-        UnsafeCheckpointError: it brings or names code, or has its weights only as pickles.
+        UnsafeCheckpointError: it brings or names code, has its weights only as pickles, or links to files elsewhere.
         BadCheckpointError: it is no checkpoint, not whole, or damaged.
         StorageError: it cannot be read.
     """
@@ -86,6 +86,8 @@ def inspect_checkpoint(
     names = _names_below(directory)
     files = frozenset(name for name in names if (directory / name).is_file())
     data = _data_of(files)
+    if not trust_remote_code:
+        _require_own(directory, [name for name in data if not name.endswith(SUFFIX)])
     code = code_in(directory, names, [name for name in data if is_configuration(name)])
     if code and not trust_remote_code:
         raise unsafe(directory, "it brings or names code", code)
@@ -98,6 +100,19 @@ def inspect_checkpoint(
         files=tuple(sorted(_unhidden(files) if trust_remote_code else {*data, *choice.names})),
         has_code=(*code, *(f"{name} (a pickle)" for name in pickles)),
     )  # fmt: skip
+
+
+def _require_own(directory: Path, names: Collection[str]) -> None:
+    """Refuse links to files elsewhere, whose text the converter would put into the GGUF; those of hub caches are known.
+
+    Weights may lie elsewhere: of them, only tensors are read.
+    """
+    real = directory.resolve()
+    repo = real.parent.parent  # models--OWNER--REPO/snapshots/REVISION
+    root = repo if real.parent.name == "snapshots" and repo.name.startswith("models--") else real
+    foreign = tuple(name for name in names if not (directory / name).resolve().is_relative_to(root))
+    if foreign:
+        raise unsafe(directory, "files in it are links to files elsewhere, whose text would get into the GGUF", foreign)
 
 
 def _inspected(

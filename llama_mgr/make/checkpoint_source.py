@@ -4,9 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr.errors import BadReferenceError, NotFoundError, RemoteError
+from llama_mgr.errors import BadReferenceError, CorruptStateError, NotFoundError, RemoteError
 from llama_mgr.make.provenance import InputRecord, SourceRecord
-from llama_mgr.models.checkpoint import RECORD_KIND, RECORD_NAME, CheckpointPuller, CheckpointRecord
+from llama_mgr.models.checkpoint import (
+    DIRECTORY_NAME,
+    RECORD_KIND,
+    RECORD_NAME,
+    CheckpointPuller,
+    CheckpointRecord,
+)
 from llama_mgr.models.checkpoint_files import patterns_with_code
 from llama_mgr.models.naming import LOCAL_OWNER, name_part
 from llama_mgr.models.reference import HubRef, parse_reference
@@ -47,7 +53,7 @@ def checkpoint_source(
     """
     path = Path(text).expanduser()
     if path.exists() or text.startswith((".", "/", "~")) or text.count("/") != 1:
-        return _on_disk(path.absolute())
+        return _on_disk(home, path.absolute())
     ref = parse_reference(text)
     if not isinstance(ref, HubRef) or ref.quant or ref.file:
         raise BadReferenceError("cannot use as a checkpoint", text, "a directory or OWNER/REPO[@REVISION] is needed")
@@ -59,23 +65,43 @@ def checkpoint_source(
         if not (here / RECORD_NAME).is_file() or ref.revision:
             raise
         reporter.warn(f"{error.message}; the checkpoint that is here is used")
-        return _on_disk(here)
-    return _on_disk(pulled.directory)
+        return _on_disk(home, here)
+    return _on_disk(home, pulled.directory)
 
 
-def _on_disk(directory: Path) -> CheckpointSource:
-    """Return the checkpoint in `directory`; one that was pulled has a record of its contents."""
+def _on_disk(home: Home, directory: Path) -> CheckpointSource:
+    """Return the checkpoint in `directory`; one that was pulled into the library has a record of its contents.
+
+    Elsewhere, such a record could say anything.
+    """
     if not directory.exists():
         hint = "name a directory with a config.json, or OWNER/REPO on the hub"
         raise NotFoundError("cannot find the checkpoint", printable(directory), "there is no such directory", hint=hint)
-    try:
-        record = read_document(directory / RECORD_NAME, RECORD_KIND, CheckpointRecord)
-    except NotFoundError:
+    record = _record_of(home, directory)
+    if record is None:
         model = f"{LOCAL_OWNER}/{name_part(directory.resolve().name)}"
         return CheckpointSource(directory, model, SourceRecord(directory=str(directory)), {})
     known = {
         one.name: InputRecord(name=one.name, size_bytes=one.size_bytes, sha256=one.sha256)
         for one in record.files
-        if one.sha256
+        if one.sha256 and not _is_newer(directory / one.name, directory / RECORD_NAME)
     }
     return CheckpointSource(directory, record.repo, SourceRecord(repo=record.repo, revision=record.revision), known)
+
+
+def _record_of(home: Home, directory: Path) -> CheckpointRecord | None:
+    """Return the record of a pulled checkpoint, if `directory` is where `pull` puts the one that it tells of."""
+    try:
+        record = read_document(directory / RECORD_NAME, RECORD_KIND, CheckpointRecord)
+    except (NotFoundError, CorruptStateError):
+        return None
+    owner, repo = directory.parent.parent.name, directory.parent.name
+    is_ours = directory.resolve() == (home.models_dir / owner / repo / DIRECTORY_NAME).resolve()
+    return record if is_ours and record.repo == f"{owner}/{repo}" else None
+
+
+def _is_newer(file: Path, record: Path) -> bool:
+    try:
+        return file.stat().st_mtime_ns > record.stat().st_mtime_ns
+    except OSError:
+        return True

@@ -87,8 +87,9 @@ class Converter:
             raise IncompleteSourceError("cannot convert with", build.build_id, "it has no converter", hint=hint)
         if options.outtype not in self._outtypes():
             why = f"the converter of {build.build_id} makes {', '.join(sorted(self._outtypes()))}"
-            hint = f"convert to f16, then llama-mgr quantize FILE {options.outtype.upper()}"
-            raise BadInputError("cannot convert to", options.outtype, why, hint=hint)
+            is_type = options.outtype.upper() in {one.name for one in self.workshop.capabilities.quant_types}
+            later = f"convert to f16, then llama-mgr quantize FILE {options.outtype.upper()}"
+            raise BadInputError("cannot convert to", options.outtype, why, hint=later if is_type else None)
         if options.split_max_size and not _SIZE.fullmatch(options.split_max_size):
             raise BadInputError("cannot use --split-max-size", options.split_max_size, "the form is N, NK, NM or NG")
         if checkpoint.kind == "adapter":
@@ -154,13 +155,13 @@ class Converter:
             RemoteError, ChildFailedError: its Python environment cannot be made.
         """
         self.require_possible(checkpoint)
-        provenance = self._provenance(checkpoint, source, known)
+        provenance = self._provenance(checkpoint, place.stem, source, known)
         found = found_made(place, provenance.digest)
         if found is not None:
             return found
         guess = self._names(checkpoint, place, self._outtype(checkpoint), [])
         if guess:
-            require_free_name(place.directory / guess[0], self.workshop.reporter, self.replacing)
+            require_free_name(place.directory / guess[0], self.workshop.reporter, self.replacing, provenance.digest)
         needed_bytes = self.predicted_bytes(checkpoint)
         require_room("convert", checkpoint.path.name, place.directory, needed_bytes, force=self.replacing.force)
         with held_output(self.workshop.home, place, provenance.digest, self.workshop.reporter):
@@ -178,17 +179,17 @@ class Converter:
                 self._fail(run, checkpoint, place, written_bytes(out))
             files = sorted(out.glob(f"*{SUFFIX}"))
             names = self._checked_names(checkpoint, place, files)
-            for name in names:
-                require_free_name(place.directory / name, self.workshop.reporter, self.replacing)
             command = [Path(word).name if word.startswith("/") else word for word in self._shown(run)]
             took = msgspec.structs.replace(provenance, took_s=round(run.took_s, 2), command=command)
             staged = list(zip(files, names, strict=True))
-            return publish_made(self.workshop.home, place, staged, took, self.workshop.reporter)
+            reporter = self.workshop.reporter
+            return publish_made(self.workshop.home, place, staged, took, reporter, self.replacing)
 
     def _run(self, checkpoint: CheckpointDir, place: Place, environment: Environment, directory: Path) -> ToolRun:
         trusts = self.options.trust_remote_code
         # The name of the directory becomes the model's, where the checkpoint does not say another.
-        stage_checkpoint(checkpoint, directory / place.stem, trust_remote_code=trusts)
+        (directory / "checkpoint").mkdir()
+        stage_checkpoint(checkpoint, directory / "checkpoint" / place.stem, trust_remote_code=trusts)
         if self.base is not None:
             stage_checkpoint(self.base, directory / "base", trust_remote_code=trusts)
         box = sandbox(directory / "scratch", self.workshop.user_environ)
@@ -199,7 +200,7 @@ class Converter:
         script = _LORA_SCRIPT if checkpoint.kind == "adapter" else str(self.workshop.build.converter)
         argv: list[str | Path] = [
             *box.argv_prefix, environment.python, self._convert_dir / script,
-            *self.argv(checkpoint, place.stem, f"out/model{SUFFIX}"),
+            *self.argv(checkpoint, f"checkpoint/{place.stem}", f"out/model{SUFFIX}"),
         ]  # fmt: skip
         self.workshop.reporter.step(f"convert {printable(place.stem)} with {self.workshop.build.build_id}")
         with self.workshop.reporter.progress(f"convert {printable(place.stem)}", 100, "steps") as bar:
@@ -256,7 +257,7 @@ class Converter:
         return self.workshop.prefix / "convert"
 
     def _provenance(
-        self, checkpoint: CheckpointDir, source: SourceRecord, known: Mapping[str, InputRecord]
+        self, checkpoint: CheckpointDir, stem: str, source: SourceRecord, known: Mapping[str, InputRecord]
     ) -> Provenance:
         reporter = self.workshop.reporter
         inputs = [_named(checkpoint.path, name, reporter, known) for name in checkpoint.files]
@@ -265,10 +266,12 @@ class Converter:
         more = [input_of(self.metadata, reporter).sha256] if self.metadata else []
         options: dict[str, Any] = {**msgspec.to_builtins(self.options), "outtype": self._outtype(checkpoint)}
         options["architectures"] = list(checkpoint.architectures)
+        options["directory_name"] = stem  # becomes the model's, where nothing else says one
         code = converter_code(self._convert_dir, checkpoint.architectures, mmproj=self.options.mmproj)
         return begun(
             "convert", step_digest("convert", self.workshop.origin, options, inputs, *more), self.workshop.origin,
             command=[], inputs=inputs, options=options, source=source, code={"converter": msgspec.to_builtins(code)},
+            made_for=self.replacing.made_for,
         )  # fmt: skip
 
     def _outtypes(self) -> set[str]:
@@ -281,8 +284,8 @@ class Converter:
         """Return the outtype to ask for; `auto` is decided here, so that every version does the same."""
         if self.options.outtype != "auto":
             return self.options.outtype
-        sixteen = checkpoint.dtypes.get("BF16", 0) > checkpoint.dtypes.get("F16", 0)
-        return "bf16" if sixteen and "bf16" in self._outtypes() and checkpoint.kind == "model" else "f16"
+        is_brain_float = max(checkpoint.dtypes, key=checkpoint.dtypes.__getitem__, default="") == "BF16"
+        return "bf16" if is_brain_float and "bf16" in self._outtypes() and checkpoint.kind == "model" else "f16"
 
     def _flags(self, checkpoint: CheckpointDir) -> list[str]:
         if checkpoint.kind == "adapter":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llama_mgr.errors import BadInputError
 from llama_mgr.make.inputs import input_of
+from llama_mgr.make.ledger import model_sha256
 from llama_mgr.make.provenance import InputRecord, Provenance, provenance_of
 from llama_mgr.models.gguf import read_gguf
 from llama_mgr.models.traits import Traits, merged, traits_of
@@ -35,7 +36,9 @@ class GgufInput:
     def parent_sha256(self) -> str:
         """The content that this was quantized from, if its record says so; empty for others."""
         made = provenance_of(self.file)
-        return made.inputs[0].sha256 if made is not None and made.step == "quantize" and made.inputs else ""
+        if made is None or made.step != "quantize":
+            return ""
+        return model_sha256([one.sha256 for one in made.inputs if one.sha256 != made.imatrix_sha256])
 
     def linked_below(self, directory: Path) -> str:
         """Make `directory/input/` with links to the files, so that their names, and no paths, go into what is made.
@@ -43,7 +46,7 @@ class GgufInput:
         Returns:
             The path of the first one from `directory`.
         """
-        (directory / "input").mkdir()
+        (directory / "input").mkdir(exist_ok=True)
         for file in self.files:
             (directory / "input" / file.name).symlink_to(file.absolute())
         return f"input/{self.file.name}"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from llama_mgr.errors import BadGgufError, BadInputError, ImatrixFailedError, IntegrityError
+from llama_mgr.errors import BadGgufError, BadInputError, ImatrixFailedError, IntegrityError, SameFileError
+from llama_mgr.locks import held_lock
 from llama_mgr.make.gguf_input import GgufInput
 from llama_mgr.make.output import (
     KEEP,
@@ -33,14 +34,13 @@ from llama_mgr.make.workshop import Workshop
 from llama_mgr.models.gguf import read_gguf
 from llama_mgr.models.traits import traits_of
 from llama_mgr.report import Progress
-from llama_mgr.store import storage_errors, sync_tree
+from llama_mgr.store import storage_errors, sync_dir, sync_file
 from llama_mgr.text import printable
 
 SEGMENT_CHUNKS = 32
 _SUFFIX = ".imatrix.gguf"
 _CHUNK = re.compile(r"\[(\d+)\]")
 _TOO_FEW = ("not be enough tokens left", "not enough tokens left", "you need at least")
-_FINAL = re.compile(r"Final estimate: PPL = ([\d.]+)")
 _BYTES_PER_PARAMETER = 1 / 64  # a sum for each column of each matrix
 
 
@@ -89,8 +89,9 @@ class ImatrixMaker:
 
     def digest(self, model: GgufInput, text: Text) -> str:
         """Return what tells this matrix from others."""
-        options = msgspec.to_builtins(self.options)
-        return step_digest("imatrix", self.workshop.origin, options, model.inputs, text.sha256)
+        options = {**msgspec.to_builtins(self.options), "n_gpu_layers": self.gpu_layers}
+        nameless = [msgspec.structs.replace(one, name=f"{n:05d}") for n, one in enumerate(model.inputs)]
+        return step_digest("imatrix", self.workshop.origin, options, nameless, text.sha256, text.name)
 
     def compute(self, model: GgufInput, text: Text, place: Place) -> Made:
         """Have the matrix of `model` over `text` at `place`; what was computed before in the same way stays.
@@ -110,7 +111,7 @@ class ImatrixMaker:
         if found is not None:
             return found
         name = place.file_name or f"{place.stem}{_SUFFIX}"
-        require_free_name(place.directory / name, self.workshop.reporter, self.replacing)
+        self._require_name(model, place.directory / name, digest)
         needed_bytes = int(model.traits.parameters * _BYTES_PER_PARAMETER)
         require_room(
             "compute the importance matrix of",
@@ -120,7 +121,10 @@ class ImatrixMaker:
             force=self.replacing.force,
         )
         home = self.workshop.home
-        with held_output(home, place, digest, self.workshop.reporter):
+        with (
+            held_output(home, place, digest, self.workshop.reporter),
+            held_lock(home, f"imatrix-{digest[:16]}", f"compute the matrix of {place.model}", self.workshop.reporter),
+        ):
             work = _Work(self, model, text, home.cache_dir / "imatrix" / digest[:32])
             last = work.done()
             with draft(home, place) as directory, storage_errors("cannot write", place.directory / name):
@@ -128,10 +132,15 @@ class ImatrixMaker:
                 require_imatrix(directory / name)
                 made = publish_made(
                     home, place, [(directory / name, name)], self._provenance(model, text, digest, work),
-                    self.workshop.reporter,
+                    self.workshop.reporter, self.replacing,
                 )  # fmt: skip
             shutil.rmtree(work.directory, ignore_errors=True)
         return made
+
+    def _require_name(self, model: GgufInput, target: Path, digest: str) -> None:
+        if any(target.exists() and target.samefile(file) for file in model.files):
+            raise SameFileError("cannot write over the model", target, "the matrix needs another name")
+        require_free_name(target, self.workshop.reporter, self.replacing, digest)
 
     def statistics(self, matrix: Path) -> list[str]:
         """Return what llama-imatrix says of each matrix in the file.
@@ -153,6 +162,7 @@ class ImatrixMaker:
         return begun(
             "imatrix", digest, self.workshop.origin, command=work.command, inputs=list(model.inputs), options=options,
             parent=model.parent, text_sha256=text.sha256, took_s=round(work.took_s, 2),
+            made_for=self.replacing.made_for,
         )  # fmt: skip
 
 
@@ -218,8 +228,9 @@ class _Work:
             self._require_room_was_there()  # it ends well on a full disk, too
             raise
         with storage_errors("cannot finish", part):
+            sync_file(part)
             part.rename(self._segment(number))
-            sync_tree(self.directory)
+            sync_dir(self.directory)
         self._is_over = 0 < seen[0] < chunks  # where they were counted; else the next segment finds nothing to do
         return True
 

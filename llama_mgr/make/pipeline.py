@@ -103,7 +103,9 @@ class Pipeline:
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def _converter(self, wanted: Wanted) -> Converter:
-        return Converter(self.workshop, self.environment, wanted.convert, replacing=self._replacing("convert", wanted))
+        return Converter(
+            self.workshop, self.environment, wanted.convert, replacing=Replacing(self.force, wanted.source)
+        )
 
     def _converted(self, wanted: Wanted, record: RunRecord) -> GgufInput:
         if wanted.checkpoint is None:
@@ -120,7 +122,9 @@ class Pipeline:
             self.workshop.reporter.note("no importance matrix: it is no model that continues text")
             return None
         options = ImatrixOptions(context_tokens=wanted.context_tokens, chunks=wanted.chunks)
-        maker = ImatrixMaker(self.workshop, options, self.threads, self.gpu_layers, self._replacing("imatrix", wanted))
+        maker = ImatrixMaker(
+            self.workshop, options, self.threads, self.gpu_layers, Replacing(self.force, wanted.source)
+        )
         made = maker.compute(base, wanted.calibration, wanted.place)
         record.steps.append(step_of("imatrix", wanted.calibration.name, made))
         return made.file
@@ -128,7 +132,9 @@ class Pipeline:
     def _quantized(
         self, wanted: Wanted, base: GgufInput, matrix: Path | None, record: RunRecord
     ) -> list[tuple[str, Made]]:
-        quantizer = Quantizer(self.workshop, wanted.quantize, matrix, self.threads, self._replacing("quantize", wanted))
+        quantizer = Quantizer(
+            self.workshop, wanted.quantize, matrix, self.threads, Replacing(self.force, wanted.source)
+        )
         quants = [quant for quant in wanted.quants if quant != base.traits.quant]  # that one is there
         made = list(zip(quants, quantizer.quantize(base, quants, wanted.place), strict=True))
         record.steps += [step_of("quantize", quant, one) for quant, one in made]
@@ -154,9 +160,6 @@ class Pipeline:
             entries += evaluator.evaluate([subject])
             record.steps.append(StepRecord(step="evaluate", what=subject.quant, state=state))
         return entries
-
-    def _replacing(self, step: str, wanted: Wanted) -> Replacing:
-        return Replacing(self.force, step, wanted.source)
 
 
 def _made_files(place: Place) -> list[Path]:

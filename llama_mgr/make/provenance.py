@@ -66,6 +66,8 @@ class Provenance(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """Of the text that an importance matrix was computed over."""
     code: dict[str, Any] = {}
     """What tells whether the program that did it has changed since: see `staleness`."""
+    made_for: str = ""
+    """`make`, where a pipeline made it, which may make it again."""
     parent: Optional["Provenance"] = None
     """How the input was made, if that was done here."""
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from llama_mgr.build.host import host_memory
 from llama_mgr.errors import BadInputError, ImatrixNeededError, IntegrityError, QuantizeFailedError, SameFileError
 from llama_mgr.make.gguf_input import GgufInput
 from llama_mgr.make.inputs import input_of
@@ -34,7 +36,7 @@ from llama_mgr.make.staleness import quantizer_code
 from llama_mgr.make.tool import ToolRun, require_success, run_tool
 from llama_mgr.make.workshop import Workshop
 from llama_mgr.models.gguf import GgufHeader, read_gguf
-from llama_mgr.models.quants import SUFFIX, shard_of, stem_of
+from llama_mgr.models.quants import SUFFIX, stem_of
 from llama_mgr.models.traits import merged, traits_of
 from llama_mgr.process import Argument, Children
 from llama_mgr.report import Progress
@@ -44,7 +46,7 @@ _TENSOR = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]\s+(\S+)")
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
 _WILL_NEED = "will require an imatrix"
 _FLOATS = frozenset({"F32", "F16", "BF16"})
-_DRAFT = "made"
+_DRAFT = "out"
 _MEMORY_SHARE = 0.5
 _WORK_BYTES_PER_WEIGHT = 8  # a tensor as F32, and its quantized form, while it is worked on
 
@@ -144,12 +146,17 @@ class Quantizer:
         options: dict[str, Any] = {"type": quant, **msgspec.to_builtins(self.options)}
         matrix = input_of(self.imatrix, self.workshop.reporter) if self.imatrix else None
         more = [matrix.sha256] if matrix else []
-        digest = step_digest("quantize", self.workshop.origin, options, source.inputs, *more)
         inputs = [*source.inputs, *([matrix] if matrix else [])]
-        return begun(
-            "quantize", digest, self.workshop.origin, command=[], inputs=inputs, options=options, parent=source.parent,
+        made = begun(
+            "quantize", "", self.workshop.origin, command=[], inputs=inputs, options=options, parent=source.parent,
             imatrix_sha256=matrix.sha256 if matrix else "", code={"quantizer": self._code},
+            made_for=self.replacing.made_for,
         )  # fmt: skip
+        # The header says where it came from, and is part of what is made; names of files are not.
+        nameless = [msgspec.structs.replace(one, name=f"{n:05d}") for n, one in enumerate(source.inputs)]
+        more += [f"{key}={value}" for key, value in header_keys(made).items()]
+        digest = step_digest("quantize", self.workshop.origin, options, nameless, *more)
+        return msgspec.structs.replace(made, digest=digest)
 
     @cached_property
     def _code(self) -> dict[str, str]:
@@ -164,7 +171,7 @@ class Quantizer:
         """Return how many programs may run together: each keeps its largest tensor in memory twice."""
         header = [tensor.weights for file in source.files for tensor in read_gguf(file).tensors]
         each_bytes = max(header, default=1) * _WORK_BYTES_PER_WEIGHT
-        free = int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
+        free = int(host_memory(self.workshop.user_environ)[1] * _MEMORY_SHARE)
         return max(1, min(os.cpu_count() or 1, free // each_bytes))
 
     def _words(self) -> list[str]:
@@ -175,7 +182,7 @@ class Quantizer:
     def _imatrix_needed(self, source: GgufInput, quant: str) -> ImatrixNeededError:
         return ImatrixNeededError(
             "cannot quantize", source.file.name, f"{quant} keeps so few bits that it needs an importance matrix",
-            hint=f"make one: llama-mgr imatrix {source.file}; then add --imatrix FILE",
+            hint=_imatrix_hint(source),
         )  # fmt: skip
 
 
@@ -234,14 +241,16 @@ class _Job:
                     "cannot quantize", self.source.file, f"the output {printable(target)} is the same file",
                     hint="choose another --output",
                 )  # fmt: skip
-            require_free_name(target, self.quantizer.workshop.reporter, self.quantizer.replacing)
+            quantizer = self.quantizer
+            require_free_name(target, quantizer.workshop.reporter, quantizer.replacing, self.provenance.digest)
 
     def work(self, count: _Count) -> Callable[[Children], Made]:
         """Return what does it."""
 
         def work(children: Children) -> Made:
             workshop = self.quantizer.workshop
-            with held_output(workshop.home, self.place, self.provenance.digest, workshop.reporter):
+            digest = self.provenance.digest
+            with held_output(workshop.home, self.place, digest, workshop.reporter, lambda: children.is_over):
                 found = found_made(self.place, self.provenance.digest)  # another command may have done it
                 return found or self._made(count, children)
 
@@ -253,23 +262,26 @@ class _Job:
             run = self._run(directory, count, children)
             if run.status != 0:
                 self._fail(run, directory)
-            files = sorted(directory.glob(f"{_DRAFT}*{SUFFIX}"))
+            files = sorted(file for file in (directory / _DRAFT).glob(f"*{SUFFIX}") if not file.is_symlink())
             self._require_right(files)
             took = msgspec.structs.replace(self.provenance, took_s=round(run.took_s, 2), command=_shown(run))
-            return publish_made(
-                workshop.home, self.place, list(zip(files, self.names, strict=True)), took, workshop.reporter
-            )
+            staged, replacing = list(zip(files, self.names, strict=True)), self.quantizer.replacing
+            return publish_made(workshop.home, self.place, staged, took, workshop.reporter, replacing)
 
     def _run(self, directory: Path, count: _Count, children: Children) -> ToolRun:
         quantizer, words = self.quantizer, self.quantizer.options.argv()
         model = self.source.linked_below(directory)
         if quantizer.imatrix is not None:
-            (directory / quantizer.imatrix.name).symlink_to(quantizer.imatrix.absolute())
-            words += ["--imatrix", quantizer.imatrix.name]
+            matrix = (
+                f"imatrix{quantizer.imatrix.suffix}"  # its name goes into the header, which is to be the same always
+            )
+            (directory / matrix).symlink_to(quantizer.imatrix.absolute())
+            words += ["--imatrix", matrix]
+        (directory / _DRAFT).mkdir()
         for key, value in header_keys(self.provenance).items():
             words += ["--override-kv", f"{key}=str:{value}"]
         argv: list[Argument] = [
-            quantizer.workshop.program("quantize"), *words, model, f"{_DRAFT}{SUFFIX}",
+            quantizer.workshop.program("quantize"), *words, model, f"{_DRAFT}/model{SUFFIX}",
             self.quant, str(quantizer.threads or os.cpu_count() or 1),
         ]  # fmt: skip
         return run_tool(
@@ -282,12 +294,12 @@ class _Job:
         require_was_not_full("quantize", name, place, self.needed_bytes, written_bytes(directory))
         hint = "--allow-requantize does it all the same" if run.has_said("requantizing from") else None
         if run.has_said("requires an importance matrix", "requires an imatrix", "Missing importance matrix"):
-            hint = f"make one: llama-mgr imatrix {self.source.file}; then add --imatrix FILE"
+            hint = _imatrix_hint(self.source)
         require_success(run, f"cannot quantize to {self.quant}", name, QuantizeFailedError, hint)
 
     def _require_right(self, files: Sequence[Path]) -> None:
         """Read the headers of what was made: all tensors must be inside, and as many as before."""
-        if [bool(shard_of(name)) for name in self.names] != [True] * len(files) and len(files) != 1:
+        if len(files) != len(self.names):
             raise IntegrityError("cannot use what llama-quantize made", self.names[0], f"it made {len(files)} files")
         parts = [traits_of(read_gguf(file), name) for file, name in zip(files, self.names, strict=True)]
         traits = merged(parts) if len(parts) > 1 else parts[0]
@@ -311,6 +323,10 @@ def _shown(run: ToolRun) -> list[str]:
     """Return the command as it ran, from the program's name on."""
     start = next(number for number, word in enumerate(run.argv) if word.startswith("/"))
     return [Path(run.argv[start]).name, *run.argv[start + 1 :]]
+
+
+def _imatrix_hint(source: GgufInput) -> str:
+    return f"make one: llama-mgr imatrix {shlex.quote(str(source.file))}; then add --imatrix FILE"
 
 
 def _estimated(source: GgufInput, workshop: Workshop, quant: str) -> int:

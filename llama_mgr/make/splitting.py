@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr.errors import BadInputError, IntegrityError, SplitFailedError
+from llama_mgr.errors import BadInputError, IntegrityError, SameFileError, SplitFailedError
 from llama_mgr.make.gguf_input import GgufInput
 from llama_mgr.make.output import (
     KEEP,
@@ -15,7 +15,6 @@ from llama_mgr.make.output import (
     found_made,
     held_output,
     publish_made,
-    require_free_name,
 )
 from llama_mgr.make.provenance import begun, step_digest
 from llama_mgr.make.room import require_room, require_was_not_full, written_bytes
@@ -76,19 +75,26 @@ class Splitter:
             files = sorted(directory.glob(f"made*{SUFFIX}"))
             _require_same(model, files)
             names = _names(model, place, files)
-            for name in names:
-                require_free_name(place.directory / name, workshop.reporter, self.replacing)
+            _require_other(model, place, names)
             provenance = begun(
                 step, digest, workshop.origin, command=[Path(run.argv[0]).name, *run.argv[1:]],
                 inputs=list(model.inputs), options=options, parent=model.parent, took_s=round(run.took_s, 2),
             )  # fmt: skip
             staged = list(zip(files, names, strict=True))
-            return publish_made(workshop.home, place, staged, provenance, workshop.reporter)
+            return publish_made(workshop.home, place, staged, provenance, workshop.reporter, self.replacing)
 
     def _run(self, model: GgufInput, words: list[str], directory: Path) -> ToolRun:
         target = "made" if "--split" in words else f"made{SUFFIX}"
         argv: list[str | Path] = [self.workshop.program("gguf-split"), *words, model.linked_below(directory), target]
         return run_tool(self.workshop.home, argv, environ=self.workshop.environ, cwd=directory)
+
+
+def _require_other(model: GgufInput, place: Place, names: list[str]) -> None:
+    """Refuse to write over what is read."""
+    for name in names:
+        target = place.directory / name
+        if any(target.exists() and target.samefile(file) for file in model.files):
+            raise SameFileError("cannot write over the input", target, "it is one of the files that are read")
 
 
 def _names(model: GgufInput, place: Place, files: list[Path]) -> list[str]:

@@ -7,6 +7,7 @@ that a rename is enough at the end. Its owner holds a lock in it: what a killed 
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from llama_mgr.report import SilentReporter
 from llama_mgr.store import publish, storage_errors, sync_dir, sync_tree
 
 _PREFIX = ".import-"
+_FORM = re.compile(r"\.import-[0-9a-f]{12}")
 _ALIVE = "alive.lock"
 _MODEL = "model"
 
@@ -38,7 +40,8 @@ def import_staging(home: Home, place: Path | None = None) -> Iterator[Path]:
     """
     if place is not None:
         for leftover in _seemingly_stale(place):
-            _remove_if_stale(home, place, leftover)
+            if _is_surely_ours(leftover):
+                _remove_if_stale(home, place, leftover)
     directory = (place or home.models_dir) / f"{_PREFIX}{secrets.token_hex(6)}"
     with _gate(home, shared=True), storage_errors("cannot make", directory):
         directory.mkdir(mode=0o700, parents=True)
@@ -103,6 +106,15 @@ def _remove_if_stale(home: Home, place: Path, directory: Path) -> bool:
             return False
         shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()
+
+
+def _is_surely_ours(directory: Path) -> bool:
+    """Tell whether a directory among the user's files is a leftover: by its name, its lock, and all that is in it."""
+    try:
+        entries = {entry.name for entry in directory.iterdir()}
+    except OSError:
+        return False
+    return bool(_FORM.fullmatch(directory.name)) and _ALIVE in entries <= {_ALIVE, _MODEL}
 
 
 def _seemingly_stale(place: Path) -> list[Path]:

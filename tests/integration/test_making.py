@@ -278,7 +278,7 @@ def test_low_types_want_a_matrix(tiny: Cli, tmp_path: Path, monkeypatch: pytest.
     document = tiny.json("quantize", f16, "IQ2_XXS", "--imatrix", matrix)
     made = document["made"][0]
     assert made["provenance"]["imatrix_sha256"]
-    assert read_gguf(Path(made["files"][0])).metadata["quantize.imatrix.file"] == matrix.name
+    assert read_gguf(Path(made["files"][0])).metadata["quantize.imatrix.file"] == "imatrix.gguf"
 
 
 def test_what_is_quantized_loses_twice(tiny: Cli, f16: Path) -> None:
@@ -320,13 +320,13 @@ def test_options_reach_the_program(tiny: Cli, f16: Path) -> None:
 
 def test_ctrl_c_leaves_nothing(tiny: Cli, home: Home, f16: Path) -> None:
     before = content_of(f16.parent)
-    slow_down(home, "llama-quantize", 'case "$*" in *--dry-run*) ;; *) echo part > made.gguf; sleep 20;; esac')
+    slow_down(home, "llama-quantize", 'case "$*" in *--dry-run*) ;; *) echo part > out/model.gguf; sleep 20;; esac')
     child = subprocess.Popen(
         tiny.argv("quantize", f16, "Q8_0", "Q4_0", "-o", f16.parent), env=dict(tiny.environ), cwd=tiny.cwd,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 30
-    while not list(f16.parent.glob(".import-*/model/made*")) and time.monotonic() < deadline:
+    while not list(f16.parent.glob(".import-*/model/out/model*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
     assert child.wait(15) == 130
@@ -337,13 +337,13 @@ def test_ctrl_c_leaves_nothing(tiny: Cli, home: Home, f16: Path) -> None:
 def test_a_kill_takes_the_program_along(tiny: Cli, home: Home, f16: Path) -> None:
     if shutil.which("setpriv") is None:
         pytest.skip("no setpriv here")
-    slow_down(home, "llama-quantize", 'case "$*" in *--dry-run*) ;; *) echo part > made.gguf; exec sleep 3;; esac')
+    slow_down(home, "llama-quantize", 'case "$*" in *--dry-run*) ;; *) echo part > out/model.gguf; exec sleep 3;; esac')
     child = subprocess.Popen(
         tiny.argv("quantize", f16, "Q8_0"), env=dict(tiny.environ), cwd=tiny.cwd, stderr=subprocess.DEVNULL
     )
     drafts = Path(tiny.environ["LLAMA_MGR_HOME"]) / "models"
     deadline = time.monotonic() + 30
-    while not list(drafts.glob(".import-*/model/made*")) and time.monotonic() < deadline:
+    while not list(drafts.glob(".import-*/model/out/model*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     child.kill()
     child.wait()

@@ -12,6 +12,7 @@ from tests.integration.conftest import NEW, OLD
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(2400)]
 
+
 def record_of(cli: Cli, name: str) -> dict[str, object]:
     path = Path(cli.environ[HOME_VARIABLE]) / "instances" / name / "current" / "build.json"
     record: dict[str, object] = json.loads(path.read_text())

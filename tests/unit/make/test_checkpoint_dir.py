@@ -212,11 +212,14 @@ def test_only_data_is_staged_as_links(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_links_of_a_cache_are_followed_to_their_end(checkpoint: Path, tmp_path: Path) -> None:
-    blob = tmp_path / "blobs" / "0123"
-    blob.parent.mkdir()
+    blob = tmp_path / "models--owner--tiny" / "blobs" / "0123"
+    blob.parent.mkdir(parents=True)
     (checkpoint / "config.json").rename(blob)
-    (checkpoint / "config.json").symlink_to("../blobs/0123")
-    stage_checkpoint(inspect_checkpoint(checkpoint), tmp_path / "staged")
+    (checkpoint / "config.json").symlink_to("../../blobs/0123")
+    snapshot = tmp_path / "models--owner--tiny" / "snapshots" / ("5" * 40)
+    snapshot.parent.mkdir()
+    checkpoint.rename(snapshot)
+    stage_checkpoint(inspect_checkpoint(snapshot), tmp_path / "staged")
     assert (tmp_path / "staged" / "config.json").readlink() == blob
 
 

@@ -132,6 +132,21 @@ def test_code_in_the_history_of_git_and_behind_links_to_directories_is_no_part_o
     assert inspect_checkpoint(checkpoint).files == DATA
 
 
+def test_text_of_elsewhere_does_not_get_into_a_model(checkpoint: Path) -> None:
+    outside = checkpoint.parent / "id_ed25519"
+    outside.write_text("secret")
+    (checkpoint / "chat_template.jinja").symlink_to(outside)
+    assert "links to files elsewhere" in refusal(checkpoint, UnsafeCheckpointError)
+    assert "chat_template.jinja" in refusal(checkpoint, UnsafeCheckpointError)
+    assert "chat_template.jinja" in inspect_checkpoint(checkpoint, trust_remote_code=True).files
+
+
+def test_weights_may_lie_elsewhere(checkpoint: Path) -> None:
+    weights = (checkpoint / "model.safetensors").rename(checkpoint.parent / "weights")
+    (checkpoint / "model.safetensors").symlink_to(weights)
+    assert inspect_checkpoint(checkpoint).files == DATA
+
+
 @pytest.mark.parametrize(
     ("file", "fields", "says"),
     [

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from llama_mgr.errors import ConflictError, NewerStateError, OutputExistsError, StorageError
-from llama_mgr.make.output import KEEP, Made, Place, Replacing, found_made, place_for, require_free_name, settle
+from llama_mgr.make.output import (
+    KEEP,
+    PIPELINE,
+    Made,
+    Place,
+    Replacing,
+    found_made,
+    place_for,
+    require_free_name,
+    settle,
+)
 from llama_mgr.make.provenance import SourceRecord, provenance_of
 from llama_mgr.models.side_car import side_car_of
 from llama_mgr.paths import Home
@@ -93,10 +103,12 @@ def test_a_record_of_another_content_waits_hidden(tmp_path: Path, content: bytes
     assert found_made(at(tmp_path), NEW.digest) is None
 
 
-def test_a_record_without_file_goes(tmp_path: Path) -> None:
+def test_a_record_whose_file_may_still_come_is_left_alone(tmp_path: Path) -> None:
+    pending = pending_of(tmp_path / "x.gguf")
     put_pending(tmp_path / "x.gguf", NEW, NEW_BYTES)
     settle(tmp_path / "x.gguf", SILENT)
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [pending.name]
+    assert found_made(at(tmp_path), NEW.digest) is None
 
 
 def test_nothing_to_settle_is_nothing_done(tmp_path: Path) -> None:
@@ -116,17 +128,17 @@ def test_a_free_name_is_free(tmp_path: Path) -> None:
     require_free_name(tmp_path / "x.gguf", SILENT, KEEP)
     put_pending(tmp_path / "x.gguf", NEW, NEW_BYTES)
     require_free_name(tmp_path / "x.gguf", SILENT, KEEP)
-    assert names(tmp_path) == []
+    assert not (tmp_path / "x.gguf").exists()
 
 
 def test_a_file_is_not_written_over(tmp_path: Path) -> None:
     target = put_made(tmp_path / "x.gguf", OLD, OLD_BYTES)
-    for replacing in (KEEP, Replacing(step="quantize"), Replacing(step="imatrix", source=SOURCE)):
+    for replacing in (KEEP, Replacing(source=SOURCE)):
         with pytest.raises(OutputExistsError, match="it exists") as caught:
-            require_free_name(target, SILENT, replacing)
+            require_free_name(target, SILENT, replacing, NEW.digest)
         assert "--force" in (caught.value.hint or "")
     require_free_name(target, SILENT, Replacing(force=True))
-    require_free_name(target, SILENT, Replacing(step="quantize", source=SOURCE))
+    require_free_name(target, SILENT, KEEP, OLD.digest)
     assert target.read_bytes() == OLD_BYTES
     assert provenance_of(target) == OLD
 
@@ -166,23 +178,35 @@ def test_the_document_of_somebody_else_is_not_written_over(tmp_path: Path, exist
         (SourceRecord(directory="/x"), SourceRecord(repo="a/b", directory="/x"), False),
         (SourceRecord(directory="/x"), SourceRecord(directory="/x"), True),
         (SourceRecord(directory="/x"), SourceRecord(directory="/y"), False),
-        (None, SourceRecord(directory="/x"), False),
+        (None, SourceRecord(directory="/x"), True),
         (SourceRecord(directory="/x"), None, False),
         (None, None, False),
     ],
 )
-def test_what_was_made_from_the_same_checkpoint_may_be_replaced(
+def test_a_pipeline_replaces_what_one_made_from_the_same_checkpoint(
     tmp_path: Path, source: SourceRecord | None, replacing: SourceRecord | None, expected: bool
 ) -> None:
     parent = made_by("convert", source=source)
-    target = put_made(tmp_path / "x.gguf", made_by("quantize", parent=parent))
-    assert Replacing(step="quantize", source=replacing).allows(target) is expected
-    assert not Replacing(step="convert", source=replacing).allows(target)
-    assert Replacing(force=True, step="convert", source=replacing).allows(target)
+    target = put_made(tmp_path / "x.gguf", made_by(parent=parent, made_for=PIPELINE))
+    assert Replacing(source=replacing).allows(target, NEW.digest) is expected
+    assert Replacing(force=True, source=replacing).allows(target, NEW.digest)
+
+
+def test_a_pipeline_leaves_alone_what_the_user_made_by_hand(tmp_path: Path) -> None:
+    target = put_made(tmp_path / "x.gguf", made_by(source=SOURCE))
+    assert not Replacing(source=SOURCE).allows(target, NEW.digest)
+
+
+def test_a_file_whose_record_a_kill_took_may_be_replaced_by_what_was_to_replace_it(tmp_path: Path) -> None:
+    target = put(tmp_path / "x.gguf", OLD_BYTES)
+    put_pending(target, NEW, NEW_BYTES)
+    assert KEEP.allows(target, NEW.digest)
+    assert not KEEP.allows(target, OLD.digest)
+    assert not Replacing(source=SOURCE).allows(target)
 
 
 def test_what_nobody_knows_the_making_of_stays(tmp_path: Path) -> None:
-    again = Replacing(step="quantize", source=SOURCE)
+    again = Replacing(source=SOURCE)
     assert not again.allows(put(tmp_path / "bare.gguf"))
     assert not again.allows(put_recorded(tmp_path / "pulled.gguf", repo="owner/tiny"))
     newer = put(tmp_path / "newer.gguf")
@@ -234,6 +258,12 @@ def test_where_the_user_names_the_file_only_that_one_counts(tmp_path: Path) -> N
     assert found is not None
     assert found.files == (file,)
     assert found_made(at(tmp_path, "b.gguf"), NEW.digest) is None
+
+
+def test_shards_of_two_sets_are_not_mixed(tmp_path: Path) -> None:
+    for name in ("m-00001-of-00002.gguf", "m-00002-of-00003.gguf", "n-00002-of-00002.gguf"):
+        put_made(tmp_path / name, NEW, model_of(seed=len(name)))
+    assert found_made(at(tmp_path), NEW.digest) is None
 
 
 def test_shards_are_found_by_the_name_that_the_user_gave_them_all(tmp_path: Path) -> None:

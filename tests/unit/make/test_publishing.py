@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_mgr.errors import StorageError
+from llama_mgr.errors import OutputExistsError, StorageError
 from llama_mgr.make.output import (
     KEEP,
     Made,
@@ -160,7 +160,6 @@ def test_wherever_a_kill_comes_a_new_file_is_whole_or_not_there(home: Home, libr
         settled(library, [NAME])
         found = found_made(library, NEW.digest)
         assert (found is not None) == was_there
-        assert {path for path in names(library.directory) if path.startswith(".") and path.endswith(".new")} == set()
         ends += 1
         published(home, library, {NAME: NEW_BYTES})
         assert _shown_names(library.directory) == [NAME, f"{NAME}.json"]
@@ -215,7 +214,7 @@ def test_after_a_kill_an_old_file_without_its_record_may_be_replaced(home: Home,
     for _ in kill_points(lambda: published(home, library, {NAME: NEW_BYTES}), begin):
         if target.read_bytes() == OLD_BYTES and not side_car_of(target).exists():
             reached = True
-            require_free_name(target, SILENT, KEEP)
+            require_free_name(target, SILENT, KEEP, NEW.digest)
     assert reached
 
 
@@ -237,7 +236,36 @@ def test_wherever_a_kill_comes_no_shards_are_taken_for_the_whole_model(home: Hom
         assert [file.read_bytes() for file in found.files] == list(shards.values())
         assert _shown_names(library.directory) == sorted([*shards, *(f"{name}.json" for name in shards)])
         kills += 1
-    assert kills == 7
+    assert kills == 9
+
+
+def test_wherever_a_kill_comes_old_and_new_shards_are_not_taken_together(home: Home, library: Place) -> None:
+    old = {f"tiny-0000{number}-of-00002.gguf": model_of(seed=number) for number in (1, 2)}
+    new = {name: model_of(seed=number) for number, name in enumerate(old, start=3)}
+
+    def begin() -> None:
+        _emptied(home)
+        published(home, library, old, OLD)
+
+    seen = set[bool]()
+    for _ in kill_points(lambda: published(home, library, new), begin):
+        there = [library.directory / name for name in old]
+        if all(path.exists() for path in there):
+            content = [path.read_bytes() for path in there]
+            assert content in (list(old.values()), list(new.values()))
+            seen.add(content == list(new.values()))
+        require_true_records(library.directory)
+    assert seen == {True, False}
+
+
+def test_a_file_that_came_meanwhile_is_not_written_over(home: Home, outside: Place) -> None:
+    with draft(home, outside) as directory:
+        staged = [(put(directory / "made.gguf", NEW_BYTES), "x.gguf")]
+        target = put(outside.directory / "x.gguf", OLD_BYTES)
+        with pytest.raises(OutputExistsError):
+            publish_made(home, outside, staged, NEW, SILENT, KEEP)
+    assert names(outside.directory) == ["x.gguf"]
+    assert target.read_bytes() == OLD_BYTES
 
 
 def test_a_kill_while_a_kill_is_mended_loses_nothing(home: Home, library: Place) -> None:
