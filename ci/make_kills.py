@@ -7,6 +7,7 @@ that copy. The fast form of the same, on the tiny project, is tests/faults/test_
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--chunks", type=int, default=2, help="of the texts, so that it takes a minute and no hour")
     parser.add_argument("--quants", default=_QUANTS)
     parser.add_argument("-i", "--instance", help="the instance; default that of the home")
+    parser.add_argument("--within", type=float, default=math.inf, help="seconds from a start to its kill, at most")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     words = ["make", str(options.checkpoint.resolve()), "--quants", options.quants, "--imatrix", "auto", "--evaluate"]
@@ -45,7 +47,7 @@ def main() -> int:
                 subprocess.run(["cp", "-al", "--", source / name, home / name], check=True)
         sweep = MakeSweep(Arena(Path(directory) / "arena", "", home), tuple(words))
         print(f"undisturbed: {sweep.duration_s:.0f} s, {len(sweep.expected)} files", flush=True)
-        report = sweep.random_kills(options.times, options.seed, partial(print, flush=True))
+        report = sweep.random_kills(options.times, options.seed, partial(print, flush=True), options.within)
     print(report)
     return 1 if report.findings else 0
 

@@ -109,7 +109,7 @@ def _meant(context: Context, text: str) -> list[ChosenGguf]:
         if len({model.name for model in found}) != 1:
             raise
         return [ChosenGguf(one.name, one.key, one.quant, one.files, None) for one in found]
-    if ":" in text or path_in(text) is not None:
+    if ":" in text or path_in(text) is not None or text.lower().endswith(".gguf"):
         return [chosen]
     same = [one for one in Library(context.models_home, context.reporter).catalog().models if one.name == chosen.name]
     return [ChosenGguf(one.name, one.key, one.quant, one.files, None) for one in same] or [chosen]

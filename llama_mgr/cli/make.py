@@ -72,6 +72,8 @@ def make(context: Context, /, source: str | None, **options: Any) -> None:  # no
         make_again(context, source, options)
         return
     pipeline = _pipeline(context, source, options)
+    if options["plot_file"] and not pipeline.evaluate:
+        raise BadInputError("cannot plot", options["plot_file"], "nothing is measured", hint="add --evaluate")
     record = _run(context, pipeline, options)
     answer_run(context, record, options["plot_file"])
 

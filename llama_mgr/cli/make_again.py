@@ -30,7 +30,7 @@ def make_again(context: Context, source: str | None, options: dict[str, Any]) ->
         rows = judged(workshop, made_models(context, [source] if source else []))
         work = Pipeline(
             workshop, environment_of(context, workshop), options["threads"] or 0, options["gpu_layers"],
-            with_speed=not options["no_speed"],
+            with_speed=not options["no_speed"], again=True,
         )  # fmt: skip
         for group in _groups([row for row in rows if row.staleness.state == "stale" or options["force"]]):
             record = work.run(_wanted(context, group, trusts=options["trust_remote_code"]))
@@ -40,16 +40,20 @@ def make_again(context: Context, source: str | None, options: dict[str, Any]) ->
 
 
 def _groups(rows: "Sequence[Judged]") -> "list[list[Judged]]":
-    """Return the models that one run makes: of one name and directory, with one set of options."""
-    groups: dict[tuple[object, ...], list[Judged]] = {}
+    """Return the models that one run makes: of one conversion, with one set of options and one importance matrix."""
+    groups: dict[tuple[str, ...], list[Judged]] = {}
+    converted: dict[str, list[Judged]] = {}
     for row in rows:
-        options = {name: value for name, value in row.made.options.items() if name != "type"}
-        is_quant = row.made.step == "quantize"
-        key = (row.model.name, row.model.files[0].parent, repr(sorted(options.items())) if is_quant else "")
-        groups.setdefault(key, []).append(row)
-    quants = {key: group for key, group in groups.items() if key[2]}
-    covered = {key[:2] for key in quants}
-    return [group for key, group in groups.items() if key in quants or key[:2] not in covered]
+        convert = row.made.of_step("convert")
+        conversion = repr((row.model.name, row.model.files[0].parent, convert.digest if convert else ""))
+        if row.made.step == "quantize":
+            options = {name: value for name, value in row.made.options.items() if name != "type"}
+            key = (conversion, row.made.imatrix_sha256, repr(sorted(options.items())))
+            groups.setdefault(key, []).append(row)
+        else:
+            converted.setdefault(conversion, []).append(row)
+    covered = {key[0] for key in groups}  # quants are made of what is converted anew for them
+    return [*(group for key, group in converted.items() if key not in covered), *groups.values()]
 
 
 def _wanted(context: Context, group: "Sequence[Judged]", *, trusts: bool) -> "Wanted":

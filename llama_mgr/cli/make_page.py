@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def require_plot(file: Path | None) -> None:
-    """Refuse a picture that cannot be, before the work begins."""
+    """Refuse a name that no picture can have, before the work begins."""
     if file is not None:
         from llama_mgr.make.plot import require_plot_name
 

@@ -76,12 +76,14 @@ def chosen_gguf(context: Context, text: str) -> ChosenGguf:
     from llama_mgr.models.headers import Headers
     from llama_mgr.models.import_source import any_gguf_at, default_name
     from llama_mgr.models.library import Library
+    from llama_mgr.models.roots import real_path
 
     path = path_in(text)
     if path is None and text.lower().endswith(".gguf") and "/" not in text.replace("./", ""):
         path = absolute_path(Path(text))
     catalog = Library(context.models_home, context.reporter).catalog()
-    if path is not None and catalog.holding(path) is None:
+    held = catalog.holding(path) if path is not None else None
+    if path is not None and (held is None or real_path(path) in map(real_path, held.projectors)):
         group = any_gguf_at(path, Headers(context.models_home, context.reporter))
         name = default_name(group)
         return ChosenGguf(name, text, group.model.quant, group.model.files, None)

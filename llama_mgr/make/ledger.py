@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from llama_mgr.errors import CorruptStateError, NewerStateError, NotFoundError
+from llama_mgr.errors import CorruptStateError, NewerStateError, NotFoundError, StorageError
 from llama_mgr.paths import Home, join_below
 from llama_mgr.report import Reporter
 from llama_mgr.store import read_document, write_document
@@ -106,5 +106,5 @@ class Ledger:
             yield read_document(file, _KIND, Evaluation)
         except NotFoundError:
             return
-        except (CorruptStateError, NewerStateError) as error:
+        except (CorruptStateError, NewerStateError, StorageError) as error:
             self._reporter.warn(error.message)

@@ -42,7 +42,7 @@ def final_perplexity(lines: Sequence[str]) -> Value | None:
     b11434). Then what it said after the last chunk counts, if it was the last.
     """
     found = next((match for line in reversed(lines) if (match := _FINAL.search(line))), None)
-    value = Value(float(found[1]), float(found[2])) if found else _running(lines)
+    value = _scaled("perplexity", found[1], found[2]) if found else _running(lines)
     return value if value and _is_finite(value.value) else None
 
 
@@ -75,7 +75,8 @@ def divergence(lines: Sequence[str]) -> dict[str, Value]:
 
 def _scaled(name: str, value: str, error: str | None = None) -> Value:
     scale = 0.01 if name in _IN_PERCENT else 1.0
-    return Value(float(value) * scale, None if error is None else float(error) * scale)
+    spread = None if error is None else float(error) * scale
+    return Value(float(value) * scale, spread if spread is not None and _is_finite(spread) else None)
 
 
 def _last_row(lines: Sequence[str]) -> dict[str, Value]:

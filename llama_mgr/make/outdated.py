@@ -65,12 +65,18 @@ def _now_with(
     convert, commit = made.of_step("convert"), workshop.build.plan.commit
     code = None
     if convert is not None and workshop.build.converter is not None:
-        architectures = tuple(str(one) for one in convert.options.get("architectures", []))
-        code = code_of(architectures, bool(convert.options.get("mmproj")))
+        code = code_of(_architectures(convert), bool(convert.options.get("mmproj")))
     return NowWith(
         converter_commit=commit if convert else "", converter_code=code, quantizer_commit=commit,
         quantizer_code=quantizer, build_version=workshop.build.plan.version,
     )  # fmt: skip
+
+
+def _architectures(convert: Provenance) -> tuple[str, ...]:
+    try:
+        return msgspec.convert(convert.options.get("architectures", []), tuple[str, ...])
+    except msgspec.ValidationError:
+        return ()
 
 
 def _code(convert: Provenance) -> ConverterCode | None:

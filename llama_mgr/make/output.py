@@ -158,6 +158,8 @@ class Replacing:
     force: bool = False
     source: SourceRecord | None = None
     """That of the pipeline at work; None outside of one."""
+    again: bool = False
+    """Those that the user made from it by hand, too: they are to be made again."""
 
     @property
     def made_for(self) -> str:
@@ -175,7 +177,8 @@ class Replacing:
             return waiting is not None and bool(digest) and waiting.digest == digest
         if digest and made.digest == digest:
             return True
-        return self.source is not None and made.made_for == PIPELINE and _is_same(made.origin(), self.source)
+        is_ours = self.again or made.made_for == PIPELINE
+        return self.source is not None and is_ours and _is_same(made.origin(), self.source)
 
 
 KEEP = Replacing()

@@ -7,7 +7,7 @@ from llama_mgr.errors import BadInputError, NotFoundError
 from llama_mgr.make.ledger import Evaluation
 from llama_mgr.text import size_words
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([KMGT]?)(I?B)?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llama_mgr.errors import BadInputError
+from llama_mgr.errors import BadInputError, ImatrixNeededError
 from llama_mgr.make.checkpoint_dir import CheckpointDir
 from llama_mgr.make.convert import Converter, ConvertOptions
 from llama_mgr.make.evaluate import Evaluator, Subject
@@ -19,7 +19,7 @@ from llama_mgr.make.ledger import Evaluation
 from llama_mgr.make.output import Made, Place, Replacing
 from llama_mgr.make.provenance import InputRecord, SourceRecord
 from llama_mgr.make.python_env import Environment
-from llama_mgr.make.quant_types import checked_types
+from llama_mgr.make.quant_types import checked_types, needs_imatrix
 from llama_mgr.make.quantize import Quantizer
 from llama_mgr.make.quantize_options import QuantizeOptions
 from llama_mgr.make.run_record import MADE, UNCHANGED, RunRecord, StepRecord, begun_run, step_of
@@ -54,7 +54,11 @@ class Wanted:
 
 @dataclass
 class Pipeline:
-    """Makes models with one build; `force` replaces files of another making, and goes on where the disk seems small."""
+    """Makes models with one build.
+
+    `force` replaces files of another making, and goes on where the disk seems small; `again` replaces only what was
+    made from the same checkpoint, by hand or not.
+    """
 
     workshop: Workshop
     environment: Callable[[], Environment]
@@ -62,16 +66,20 @@ class Pipeline:
     gpu_layers: int | None = None
     with_speed: bool = True
     force: bool = False
+    again: bool = False
 
     def require_possible(self, wanted: Wanted) -> Wanted:
         """Return `wanted` with its types as the build spells them, after all that can be checked before the first step.
 
         Raises:
             BadQuantTypeError: the build does not know a type.
+            ImatrixNeededError: a type needs an importance matrix, and none is wanted.
             UnknownToolError: it lacks a program that a step needs.
             BadInputError, IncompleteSourceError: as the steps would say it.
         """
-        quants = checked_types(wanted.quants, self.workshop.capabilities.quant_types)
+        quants = checked_types(wanted.quants, self.workshop.capabilities.quant_types) if wanted.quants else ()
+        if wanted.imatrix is None and wanted.calibration is None:
+            _require_no_need(quants)
         tools = ["quantize"]
         tools += ["imatrix"] if wanted.calibration else []
         tools += ["perplexity", *(["bench"] if self.with_speed else [])] if wanted.evaluation else []
@@ -100,12 +108,13 @@ class Pipeline:
             record.evaluations = self._measured(wanted, base, made, record)
         return record
 
+    def _replacing(self, wanted: Wanted) -> Replacing:
+        return Replacing(self.force, wanted.source, self.again)
+
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def _converter(self, wanted: Wanted) -> Converter:
-        return Converter(
-            self.workshop, self.environment, wanted.convert, replacing=Replacing(self.force, wanted.source)
-        )
+        return Converter(self.workshop, self.environment, wanted.convert, replacing=self._replacing(wanted))
 
     def _converted(self, wanted: Wanted, record: RunRecord) -> GgufInput:
         if wanted.checkpoint is None:
@@ -122,9 +131,7 @@ class Pipeline:
             self.workshop.reporter.note("no importance matrix: it is no model that continues text")
             return None
         options = ImatrixOptions(context_tokens=wanted.context_tokens, chunks=wanted.chunks)
-        maker = ImatrixMaker(
-            self.workshop, options, self.threads, self.gpu_layers, Replacing(self.force, wanted.source)
-        )
+        maker = ImatrixMaker(self.workshop, options, self.threads, self.gpu_layers, self._replacing(wanted))
         made = maker.compute(base, wanted.calibration, wanted.place)
         record.steps.append(step_of("imatrix", wanted.calibration.name, made))
         return made.file
@@ -132,10 +139,10 @@ class Pipeline:
     def _quantized(
         self, wanted: Wanted, base: GgufInput, matrix: Path | None, record: RunRecord
     ) -> list[tuple[str, Made]]:
-        quantizer = Quantizer(
-            self.workshop, wanted.quantize, matrix, self.threads, Replacing(self.force, wanted.source)
-        )
+        quantizer = Quantizer(self.workshop, wanted.quantize, matrix, self.threads, self._replacing(wanted))
         quants = [quant for quant in wanted.quants if quant != base.traits.quant]  # that one is there
+        if not quants:
+            return []
         made = list(zip(quants, quantizer.quantize(base, quants, wanted.place), strict=True))
         record.steps += [step_of("quantize", quant, one) for quant, one in made]
         return made
@@ -160,6 +167,13 @@ class Pipeline:
             entries += evaluator.evaluate([subject])
             record.steps.append(StepRecord(step="evaluate", what=subject.quant, state=state))
         return entries
+
+
+def _require_no_need(quants: Sequence[str]) -> None:
+    needing = [quant for quant in quants if needs_imatrix(quant)]
+    if needing:
+        why = "it keeps so few bits that it needs an importance matrix"
+        raise ImatrixNeededError("cannot quantize to", needing[0], why, hint="--imatrix auto computes one")
 
 
 def _made_files(place: Place) -> list[Path]:

@@ -49,7 +49,7 @@ def _picture(shown: Sequence[Evaluation], title: str, form: str) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "llama-mgr", "font.size": 9}):
         figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
         _draw(figure, axes, shown)
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
         content = io.BytesIO()
         figure.savefig(content, format=form, dpi=140, metadata={"Date": None} if form == "svg" else None)
         plt.close(figure)

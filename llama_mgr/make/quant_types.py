@@ -14,8 +14,9 @@ _BITS = re.compile(r"(\d+(?:\.\d+)?)\s*bpw")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)G,.*@ Llama-3-8B")
 _LLAMA_3_8B_WEIGHTS = 8_030_261_248
 _ALIAS = re.compile(r"alias for (\w+)")
-# `tensor_requires_imatrix` of src/llama-quant.cpp (b11434), for builds whose dry run does not tell it.
-_NEEDING = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "Q2_K_S"})
+# `tensor_requires_imatrix` of src/llama-quant.cpp (b11434), for builds whose dry run does not tell it; the middle
+# layers of IQ3_XS are IQ3_XXS.
+_NEEDING = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ must be those of a run that nobody disturbed; then everything is removed, and it
 
 import hashlib
 import json
+import math
 import random
 import shutil
 import signal
@@ -53,13 +54,18 @@ class MakeSweep:
             path = self.arena.home / name
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def random_kills(self, times: int, seed: int, said: Callable[[str], None] = lambda _: None) -> Report:
-        """Kill it `times` times; return what was wrong after a kill, or at an end; `said` hears of each."""
+    def random_kills(
+        self, times: int, seed: int, said: Callable[[str], None] = lambda _: None, within_s: float = math.inf
+    ) -> Report:
+        """Kill it `times` times, each within `within_s` of its start; return what was wrong after a kill, or at an end.
+
+        A run goes on where the one before it was killed, so that a short `within_s` reaches all of its steps, too.
+        """
         report, chooser = Report("make", known_points=times), random.Random(seed)  # noqa: S311 (reproducible, not secret)
         began = time.monotonic()
         self.clear()
         while report.fired < times and report.tried < 3 * times:
-            after_s = chooser.uniform(0.05, self.duration_s)
+            after_s = chooser.uniform(0.05, min(within_s, self.duration_s))
             report.tried += 1
             was_killed = self._killed_after(after_s)
             report.fired += was_killed

@@ -511,6 +511,41 @@ def test_what_another_code_made_is_stale_and_made_again(tiny: Cli, home: Home, c
     assert tiny.json("make", "--again", "small-llama", "-i", "new")["runs"] == []
 
 
+def test_what_was_made_by_hand_is_made_again_with_its_own_options(tiny: Cli, home: Home, checkpoint: Path) -> None:
+    tiny.done("convert", checkpoint, "-i", "old")
+    tiny.done("quantize", "small-llama:F16", "Q8_0", "-i", "old")
+    tiny.done("quantize", "small-llama:F16", "Q4_0", "--pure", "-i", "old")
+    before = {row["quant"]: row["sha256"] for row in tiny.json("list")["models"]}
+    runs = tiny.json("make", "--again", "small-llama", "--force", "-i", "new")["runs"]
+    assert [[step["what"] for step in run["steps"] if step["step"] == "quantize"] for run in runs] == [
+        ["Q4_0"],
+        ["Q8_0"],
+    ]
+    models = {row["quant"]: row for row in tiny.json("list")["models"]}
+    assert models.keys() == before.keys()
+    made = json.loads(Path(f"{models['Q4_0']['files'][0]}.json").read_bytes())["provenance"]
+    assert made["options"]["pure"] is True
+    assert made["build"]["build_id"] == _build_of(home, "new")
+
+
+def test_a_model_that_was_only_converted_is_made_again(tiny: Cli, home: Home, checkpoint: Path) -> None:
+    tiny.done("convert", checkpoint, "-i", "old")
+    (run,) = tiny.json("make", "--again", "small-llama", "--force", "-i", "new")["runs"]
+    assert [step["step"] for step in run["steps"]] == ["convert"]
+    (model,) = tiny.json("list")["models"]
+    made = json.loads(Path(f"{model['files'][0]}.json").read_bytes())["provenance"]
+    assert made["build"]["build_id"] == _build_of(home, "new")
+
+
+def test_what_cannot_be_is_said_before_the_first_step(tiny: Cli, home: Home, checkpoint: Path, tmp_path: Path) -> None:
+    answer = tiny("make", checkpoint, "--quants", "Q8_0,IQ2_XXS")
+    assert "importance matrix" in answer.stderr
+    assert "--imatrix auto" in answer.stderr
+    answer = tiny("make", checkpoint, "--quants", "Q8_0", "--plot", tmp_path / "x.svg")
+    assert "--evaluate" in answer.stderr
+    assert not list(home.models_dir.rglob("*.gguf"))
+
+
 def _build_of(home: Home, instance: str) -> str:
     record = json.loads((home.instances_dir / f"{instance}.json").read_text())
     build: str = record["generations"][0]["build_id"]

@@ -195,6 +195,8 @@ def test_a_pipeline_replaces_what_one_made_from_the_same_checkpoint(
 def test_a_pipeline_leaves_alone_what_the_user_made_by_hand(tmp_path: Path) -> None:
     target = put_made(tmp_path / "x.gguf", made_by(source=SOURCE))
     assert not Replacing(source=SOURCE).allows(target, NEW.digest)
+    assert Replacing(source=SOURCE, again=True).allows(target, NEW.digest)
+    assert not Replacing(source=SourceRecord(repo="owner/other"), again=True).allows(target, NEW.digest)
 
 
 def test_a_file_whose_record_a_kill_took_may_be_replaced_by_what_was_to_replace_it(tmp_path: Path) -> None:

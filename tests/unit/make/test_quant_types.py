@@ -66,8 +66,8 @@ def test_sizes_of_other_models_tell_no_bits() -> None:
     ("name", "expected"),
     [
         ("IQ1_S", True), ("IQ1_M", True), ("IQ2_XXS", True), ("IQ2_XS", True), ("IQ2_S", True), ("IQ2_M", True),
-        ("IQ3_XXS", True), ("Q2_K_S", True), ("Q2_K", False), ("IQ3_S", False), ("IQ4_XS", False), ("Q4_K_M", False),
-        ("TQ1_0", False), ("COPY", False),
+        ("IQ3_XXS", True), ("IQ3_XS", True), ("Q2_K_S", True), ("Q2_K", False), ("IQ3_S", False),
+        ("IQ4_XS", False), ("Q4_K_M", False), ("TQ1_0", False), ("COPY", False),
     ],
 )  # fmt: skip
 def test_which_types_need_a_matrix(name: str, expected: bool) -> None:
