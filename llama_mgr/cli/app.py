@@ -151,8 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         _leave_quietly()
     except OSError as error:
-        known = _as_storage_error(error) if error.errno in _NOT_WRITTEN else _as_internal_error(error)
-        _leave(known, as_json=as_json and not context.answered, debug=debug)
+        _leave(_as_known_error(error), as_json=as_json and not context.answered, debug=debug)
     except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one sentence)
         _leave(_as_internal_error(error), as_json=as_json and not context.answered, debug=debug)
     _flush_or_leave()
@@ -216,6 +215,12 @@ def _as_internal_error(error: Exception) -> LlamaMgrError:
     return InternalError(
         "llama-mgr has a bug", None, f"{type(error).__name__}: {printable(error)}; {place}", log_file=where
     )
+
+
+def _as_known_error(error: OSError) -> LlamaMgrError:
+    if error.errno == errno.ENAMETOOLONG:  # no file has such a name: a user wrote it
+        return BadInputError("cannot use the name", error.filename, "it is longer than file systems allow")
+    return _as_storage_error(error) if error.errno in _NOT_WRITTEN else _as_internal_error(error)
 
 
 def _as_storage_error(error: OSError) -> LlamaMgrError:

@@ -65,6 +65,8 @@ def read_pipeline(home: Home, chosen: str) -> Pipeline:
     pipeline = read_toml(path, Pipeline)
     if not pipeline.quants:
         raise BadConfigError("cannot read", path, "quants: at least one type is needed", hint='quants = ["Q4_K_M"]')
+    if "\0" in "".join(str(value) for value in msgspec.structs.astuple(pipeline)):
+        raise BadConfigError("cannot read", path, "a value has a zero byte in it")
     return _with_absolute_paths(pipeline, path.absolute().parent)
 
 

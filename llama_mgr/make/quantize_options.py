@@ -7,6 +7,7 @@ import msgspec
 
 from llama_mgr.errors import BadInputError
 
+_TYPE = re.compile(r"[A-Za-z0-9_]+")
 _TENSOR_TYPE = re.compile(r"[^=\s]+=[A-Za-z0-9_]+")
 _OVERRIDE = re.compile(r"[^=\s]+=(?:str|int|float|bool):.*", re.DOTALL)
 _LAYERS = re.compile(r"\d+(?:,\d+)*")
@@ -33,6 +34,9 @@ class QuantizeOptions(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=T
         """
         _require_form("--tensor-type", self.tensor_types, _TENSOR_TYPE, "NAME=TYPE, such as attn_q=q8_0")
         _require_form("--override-kv", self.override_kv, _OVERRIDE, "KEY=str|int|float|bool:VALUE")
+        types = {"--output-tensor-type": self.output_tensor_type, "--token-embedding-type": self.token_embedding_type}
+        for flag, value in types.items():
+            _require_form(flag, [value] if value else [], _TYPE, "a type, such as q8_0")
         layers = [self.prune_layers] if self.prune_layers else []
         _require_form("--prune-layers", layers, _LAYERS, "numbers of layers with commas, such as 20,21")
 

@@ -487,8 +487,13 @@ def test_a_gguf_needs_no_conversion(tiny: Cli, f16: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("x",), ("small-llama", "--quants", "NOPE"), ("small-llama", "--quants", "Q4_0", "--imatrix", "no.gguf")],
-)
+    [
+        (), ("x",), ("small-llama", "--quants", "NOPE"), ("small-llama", "--quants", "Q4_0", "--imatrix", "no.gguf"),
+        ("a" * 300, "--quants", "Q4_0"), ("a" * 300 + ".gguf", "--quants", "Q4_0"),
+        ("small-llama", "--pipeline", "a" * 300),
+        ("small-llama", "--quants", "Q4_0", "--evaluate", "--evaluation-text", "a" * 300),
+    ],
+)  # fmt: skip
 def test_bad_words_of_make(tiny: Cli, home: Home, checkpoint: Path, words: tuple[str, ...]) -> None:  # noqa: ARG001
     answer = tiny("make", *words)
     assert answer.status in {2, 3}, answer.stderr

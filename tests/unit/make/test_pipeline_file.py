@@ -86,6 +86,11 @@ def test_two_words_are_no_file(home: Home, tmp_path: Path, imatrix: str) -> None
     assert read_pipeline(home, written(tmp_path, f'{QUANTS}imatrix = "{imatrix}"\n')).imatrix == imatrix
 
 
+def test_a_zero_byte_is_no_part_of_a_value(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(BadConfigError, match="zero byte"):
+        read_pipeline(home, written(tmp_path, f'{QUANTS}text = "a\\u0000b"\n'))
+
+
 def test_own_pipelines_have_names_and_come_before_shipped_ones(home: Home) -> None:
     own = home.recipes_dir / "pipelines"
     written(own, FULL, "team.toml")

@@ -32,6 +32,8 @@ def test_options_are_spelled_as_llama_quantize_does() -> None:
         (QuantizeOptions(tensor_types=["a=q8_0", "=q8_0"]), "--tensor-type"),
         (QuantizeOptions(tensor_types=["a=q8_0,b=q4_0"]), "--tensor-type"),
         (QuantizeOptions(tensor_types=["a=q8_0\n"]), "--tensor-type"),
+        (QuantizeOptions(output_tensor_type="--pure"), "--output-tensor-type"),
+        (QuantizeOptions(token_embedding_type="q8 0"), "--token-embedding-type"),
         (QuantizeOptions(override_kv=["a:int=1"]), "--override-kv"),
         (QuantizeOptions(override_kv=["a=uint:1"]), "--override-kv"),
         (QuantizeOptions(override_kv=["a b=int:1"]), "--override-kv"),
