@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @common_options
 @pass_context
 def evaluate(context: Context, /, **options: Any) -> None:  # noqa: ANN401
-    """Measure models: perplexity, divergence from the base, speed and memory.
+    """Measure models: perplexity, divergence, speed, memory.
 
     A name without a quant means all quants of the model. Without --base, the model that they were made from is the
     base if it is here. Results are kept in the ledger by content: what was measured before is only shown.

@@ -44,9 +44,9 @@ from llama_mgr.cli.making import (
 @common_options
 @pass_context
 def imatrix(context: Context, /, **options: Any) -> None:  # noqa: ANN401
-    """Compute an importance matrix: which weights of a model matter, for better small quants.
+    """Compute an importance matrix over a text.
 
-    It is computed over a text; what was done before a kill is used again. Then:
+    It tells which weights matter, for better small quants. What was done before a kill is used again. Then:
     llama-mgr quantize MODEL IQ4_XS --imatrix FILE
     """
     with workshop_of(context, options["instance"]) as workshop:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @common_options
 @pass_context
 def make(context: Context, /, source: str | None, **options: Any) -> None:  # noqa: ANN401
-    """Make quants of a checkpoint: pull, convert, compute the matrix, quantize, measure.
+    """Make quants of a checkpoint: from pull to measurement.
 
     Steps that were done before, with the same build, options and inputs, are not done again: after a kill or an error,
     the same command goes on. A GGUF that is there already is quantized and measured.

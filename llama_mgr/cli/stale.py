@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @common_options
 @pass_context
 def stale(context: Context, models: tuple[str, ...], instance: str | None) -> None:
-    """List models whose converter or quantizer has changed since they were made.
+    """List models whose converter or quantizer has changed.
 
     Compared are the code that made each model, as its record tells it, and that of the instance. Changes of code that
     all architectures share are a maybe; formatting, comments and new tokenizers of other models are no change.
