@@ -104,17 +104,17 @@ def _pipeline(context: Context, source: str | None, options: dict[str, Any]) -> 
 def _run(context: Context, pipeline: "Pipeline", options: dict[str, Any]) -> "RunRecord":
     from llama_mgr.cli.make_plan import wanted_of
     from llama_mgr.cli.make_upload import checked_upload, uploaded
-    from llama_mgr.make.pipeline import Pipeline as Work
+    from llama_mgr.make.pipeline import PipelineRunner
     from llama_mgr.make.run_record import keep_run
 
     if pipeline.upload:
         checked_upload(context, pipeline.upload)
     with workshop_of(context, pipeline.instance or None) as workshop:
-        work = Work(
+        runner = PipelineRunner(
             workshop, environment_of(context, workshop), options["threads"] or 0, options["gpu_layers"],
             with_speed=not options["no_speed"], force=options["force"],
         )  # fmt: skip
-        record = work.run(wanted_of(context, pipeline, options))
+        record = runner.run(wanted_of(context, pipeline, options))
         if pipeline.upload:
             record.uploaded_to = uploaded(context, record, pipeline.upload, private=options["private"])
         keep_run(context.home, record)

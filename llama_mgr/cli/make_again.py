@@ -22,18 +22,18 @@ def make_again(context: Context, source: str | None, options: dict[str, Any]) ->
     """Make again what is stale of the model `source`, or of all; with --force, what is not, too."""
     from llama_mgr.cli.stale import made_models
     from llama_mgr.make.outdated import judged
-    from llama_mgr.make.pipeline import Pipeline
+    from llama_mgr.make.pipeline import PipelineRunner
     from llama_mgr.make.run_record import keep_run
 
     records = []
     with workshop_of(context, options["instance"]) as workshop:
         rows = judged(workshop, made_models(context, [source] if source else []))
-        work = Pipeline(
+        runner = PipelineRunner(
             workshop, environment_of(context, workshop), options["threads"] or 0, options["gpu_layers"],
             with_speed=not options["no_speed"], again=True,
         )  # fmt: skip
         for group in _groups([row for row in rows if row.staleness.state == "stale" or options["force"]]):
-            record = work.run(_wanted(context, group, trusts=options["trust_remote_code"]))
+            record = runner.run(_wanted(context, group, trusts=options["trust_remote_code"]))
             keep_run(context.home, record)
             records.append(record)
     _answer(context, records)

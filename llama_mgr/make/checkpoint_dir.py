@@ -17,7 +17,6 @@ from llama_mgr.paths import join_below
 from llama_mgr.store import storage_errors
 
 _CONFIG = "config.json"
-_PREPROCESSOR = "preprocessor_config.json"
 _ENTRIES_LIMIT = 10_000
 _NOT_SEARCHED = ".git"
 _GGUF_MAGIC = b"GGUF"
@@ -52,8 +51,6 @@ class CheckpointDir:
     """What could run code; empty unless that was allowed."""
     is_mistral: bool
     """It has Mistral's own form, which the converter wants to be told."""
-    has_vision: bool
-    """It seems to have a projector for images or sound, too."""
     adapter_base: str
     """What an adapter says that it was trained on: a repository, or a path of somebody's machine."""
 
@@ -130,7 +127,7 @@ def _inspected(
         path=directory, kind="adapter" if choice.is_adapter else "model", config=config,
         architectures=_architectures(config), weights=tuple(WeightsFile(*item) for item in sizes.items()),
         parameters=dtypes.total(), dtypes=dict(dtypes), files=files, has_code=has_code, is_mistral=choice.is_mistral,
-        has_vision=_has_vision(config, files), adapter_base=base if isinstance(base, str) else "",
+        adapter_base=base if isinstance(base, str) else "",
     )  # fmt: skip
 
 
@@ -236,7 +233,3 @@ def _architectures(config: dict[str, Any]) -> tuple[str, ...]:
 def _first_architecture(part: object) -> tuple[str, ...]:
     names = part.get("architectures") if isinstance(part, dict) else None
     return tuple(name for name in names[:1] if isinstance(name, str)) if isinstance(names, list) else ()
-
-
-def _has_vision(config: dict[str, Any], files: Collection[str]) -> bool:
-    return _PREPROCESSOR in files or any(config.get(key) for key in ("vision_config", "audio_config", "vision_encoder"))

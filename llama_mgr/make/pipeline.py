@@ -53,7 +53,7 @@ class Wanted:
 
 
 @dataclass
-class Pipeline:
+class PipelineRunner:
     """Makes models with one build.
 
     `force` replaces files of another making, and goes on where the disk seems small; `again` replaces only what was

@@ -45,7 +45,7 @@ def test_a_model_in_every_part(checkpoint: Path) -> None:
     assert found.weights == (("model.safetensors", size_bytes),)
     assert (found.weights_bytes, found.parameters, found.dtypes) == (size_bytes, count, {"F16": count})
     assert (found.files, found.has_code) == (DATA, ())
-    assert (found.is_mistral, found.has_vision, found.adapter_base) == (False, False, "")
+    assert (found.is_mistral, found.adapter_base) == (False, "")
 
 
 def test_shards_count_by_their_index(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_form_of_mistral(tmp_path: Path) -> None:
     (directory / "tekken.json").write_text("{}")
     found = inspect_checkpoint(directory)
     assert (found.kind, found.is_mistral, found.config["dim"]) == ("model", True, 32)
-    assert (found.architectures, found.has_vision, found.parameters) == ((), True, 4)
+    assert (found.architectures, found.parameters) == ((), 4)
     assert found.files == ("consolidated.safetensors", "params.json", "tekken.json")
 
 
@@ -171,13 +171,6 @@ def test_architectures_are_those_that_the_converter_may_choose(
     tmp_path: Path, config: dict[str, object], architectures: tuple[str, ...]
 ) -> None:
     assert inspect_checkpoint(write_checkpoint(tmp_path / "c", config=config)).architectures == architectures
-
-
-def test_a_projector_is_seen_by_its_configuration(tmp_path: Path) -> None:
-    assert inspect_checkpoint(write_checkpoint(tmp_path / "a", config={"vision_config": {"depth": 2}})).has_vision
-    directory = write_checkpoint(tmp_path / "b")
-    write_json(directory / "preprocessor_config.json", {"size": 224})
-    assert inspect_checkpoint(directory).has_vision
 
 
 def test_numbers_that_python_writes_are_allowed(tmp_path: Path) -> None:
