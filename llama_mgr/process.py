@@ -6,11 +6,14 @@ one stops its children too.
 
 import contextlib
 import os
+import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ STOP_GRACE_S = 5.0
 _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
 _TAIL_LINES = 12
+_MEMORY_LOOK_S = 0.05
 
 # What a build may inherit. Everything else could change a result behind the plan's back (CMAKE_*, GIT_*, LD_PRELOAD,
 # SOURCE_DATE_EPOCH which turns SIMD off, PYTHON*, LLAMA_ARG_*, ...).
@@ -201,17 +205,43 @@ def watch(
         pipe = child.stderr if apart else child.stdout
         if pipe is None:  # pragma: no cover - we asked for a pipe
             raise ChildFailedError("cannot read from", argv[0])
-        for line in _lines(pipe, log, line_ends):
+        memory = _PeakMemory(child.pid)
+        for line in _lines(pipe, log, line_ends, memory.look):
             on_line(line)
-        return _waited(child)
+        return _waited(child, memory)
 
 
-def _waited(child: "subprocess.Popen[bytes]") -> Watched:
+class _PeakMemory:
+    """The most memory of a child.
+
+    What the kernel tells when it has ended starts, on Linux, at the peak of the process that forked it, for exec hands
+    that on (exec_mmap in fs/exec.c). Where that hides the child's own, the looks of its lifetime count.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._seen_bytes = 0
+
+    def look(self) -> None:
+        """Note the peak so far; where there is no /proc, nothing happens."""
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    self._seen_bytes = int(line.split()[1]) * 1024
+
+    def peak_bytes(self, usage: resource.struct_rusage) -> int:
+        """Return it, with what `wait4` told."""
+        unit_bytes = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each
+        is_its_own = usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        told_bytes = usage.ru_maxrss * unit_bytes
+        return told_bytes if is_its_own else self._seen_bytes or told_bytes
+
+
+def _waited(child: "subprocess.Popen[bytes]", memory: _PeakMemory) -> Watched:
     """Wait for `child` in the way that tells its memory; `Popen.wait` does not."""
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    unit_bytes = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each
-    return Watched(child.returncode, usage.ru_maxrss * unit_bytes)
+    return Watched(child.returncode, memory.peak_bytes(usage))
 
 
 def start(
@@ -300,10 +330,10 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _lines(pipe: "subprocess._FILE", log: BinaryIO, line_ends: bytes) -> Iterator[str]:
+def _lines(pipe: "subprocess._FILE", log: BinaryIO, line_ends: bytes, meanwhile: Callable[[], None]) -> Iterator[str]:
     pending = b""
     ends = bytes.maketrans(line_ends, b"\n" * len(line_ends))
-    while chunk := os.read(pipe.fileno(), 65536):  # type: ignore[union-attr]
+    for chunk in _chunks(pipe.fileno(), meanwhile):  # type: ignore[union-attr]
         log.write(chunk)
         pending += chunk.translate(ends)
         *whole, pending = pending.split(b"\n")
@@ -314,6 +344,20 @@ def _lines(pipe: "subprocess._FILE", log: BinaryIO, line_ends: bytes) -> Iterato
     if pending:
         yield _decoded(pending)
     log.flush()
+
+
+def _chunks(descriptor: int, meanwhile: Callable[[], None]) -> Iterator[bytes]:
+    readable = select.poll()
+    readable.register(descriptor, select.POLLIN)
+    due = time.monotonic()
+    while True:
+        if (now := time.monotonic()) >= due:
+            meanwhile()
+            due = now + _MEMORY_LOOK_S
+        if readable.poll(_MEMORY_LOOK_S * 1000):
+            if not (chunk := os.read(descriptor, 65536)):
+                return
+            yield chunk
 
 
 def _decoded(raw: bytes) -> str:

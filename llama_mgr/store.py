@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from llama_mgr.text import printable, size_words
 
 SCHEMA = 1
 DOCUMENT_LIMIT_BYTES = 16 * 1024 * 1024
+_TURNS = 5
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -71,7 +72,8 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o600, *, keep_mode: boo
     Raises:
         StorageError: the disk is full, read-only or failing.
     """
-    with storage_errors("cannot write", path), _temporary_beside(path) as temporary:
+
+    def write(temporary: Path) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
             if keep_mode and path.exists():
@@ -79,7 +81,26 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o600, *, keep_mode: boo
             file.write(content)
             file.flush()
             make_durable(file.fileno())
-        temporary.rename(path)
+
+    with storage_errors("cannot write", path):
+        _replace(path, write)
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make a file or link under a temporary name, and rename that to `path`, durably.
+
+    Where locks do nothing, as on some network file systems, `remove_temporaries` of another process may take the
+    temporary name away; then it is written again.
+    """
+    for turn in range(1, _TURNS + 1):
+        try:
+            with _temporary_beside(path) as temporary:
+                write(temporary)
+                temporary.rename(path)
+                return
+        except FileNotFoundError:
+            if turn == _TURNS:
+                raise
 
 
 @contextlib.contextmanager
@@ -305,9 +326,7 @@ def point(link: Path, target: Path) -> None:
     with storage_errors("cannot switch", link):
         if os.path.lexists(link) and not link.is_symlink():
             raise StorageError("cannot switch", link, "it is not a link", hint="run `llama-mgr doctor`")
-        with _temporary_beside(link) as temporary:
-            temporary.symlink_to(os.path.relpath(target, link.parent))
-            temporary.rename(link)
+        _replace(link, lambda temporary: temporary.symlink_to(os.path.relpath(target, link.parent)))
 
 
 # -- space -------------------------------------------------------------------------------------------------------------

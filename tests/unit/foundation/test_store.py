@@ -115,6 +115,21 @@ def test_a_pipe_and_a_huge_file_are_not_read(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_temporary_that_is_taken_away_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where locks do nothing, another process takes it for a leftover."""
+    made_durable, takings = store.make_durable, iter([True, True, False, False])
+
+    def taken_away(descriptor: int) -> None:
+        made_durable(descriptor)
+        if next(takings):
+            next(tmp_path.glob(".*.tmp")).unlink()
+
+    monkeypatch.setattr(store, "make_durable", taken_away)
+    store.write_bytes(tmp_path / "document", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["document"]
+    assert (tmp_path / "document").read_bytes() == b"content"
+
+
 def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -43,11 +44,30 @@ def test_status_lines_and_log_of_both_streams() -> None:
     assert watched("kill -KILL $$")[0].status == -signal.SIGKILL
 
 
-def test_the_most_memory_is_told_in_bytes() -> None:
-    program = f"held = bytearray(300 * {MIB})\nfor place in range(0, len(held), 4096): held[place] = 1\ndel held"
-    ended = process.watch([sys.executable, "-c", program], environ=ENVIRON, log=io.BytesIO(), on_line=print)
-    assert ended.status == 0
-    assert 300 * MIB < ended.peak_bytes < 600 * MIB
+def held(size_bytes: int) -> str:
+    """Return a Python program that has that much memory for a moment."""
+    return f"""
+import time
+held = bytearray({size_bytes})
+for place in range(0, len(held), 4096): held[place] = 1
+time.sleep(0.3)
+del held
+"""
+
+
+@pytest.mark.parametrize("own_bytes", [0, 500 * MIB], ids=["small parent", "large parent"])
+def test_the_most_memory_is_the_child_s_own_in_bytes(own_bytes: int) -> None:
+    parent = f"""
+import io, os, sys
+from llama_mgr import process
+own = bytearray({own_bytes})
+for place in range(0, len(own), 4096): own[place] = 1
+child = {held(200 * MIB)!r}
+environ = {{"PATH": os.environ["PATH"]}}
+print(process.watch([sys.executable, "-c", child], environ=environ, log=io.BytesIO(), on_line=print).peak_bytes)
+"""
+    told = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert 200 * MIB < int(told.stdout) < 300 * MIB
 
 
 def test_standard_output_may_go_elsewhere(tmp_path: Path) -> None:
