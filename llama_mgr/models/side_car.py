@@ -1,7 +1,6 @@
 """The side-car `<file>.gguf.json`: what is known of the file beside it. It is written last, so it means "complete"."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,8 +49,17 @@ def has_own_side_car(model: Path) -> bool:
     Others use the same name: the old cache of llama.cpp kept a `<file>.gguf.json` of its own (common/download.cpp).
     """
     try:
-        document = json.loads(read_bounded(side_car_of(model), DOCUMENT_LIMIT_BYTES))
-    except (NotFoundError, StorageError, ValueError, RecursionError):
+        return _is_own(side_car_of(model))
+    except NotFoundError:
+        return False
+
+
+def _is_own(place: Path) -> bool:
+    try:
+        document = json.loads(read_bounded(place, DOCUMENT_LIMIT_BYTES))
+    except NotFoundError:
+        raise
+    except (StorageError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and "schema" in document and document.get("kind") == RECORD_KIND
 
@@ -63,7 +71,11 @@ def require_side_car_place(what: str, model: Path) -> None:
         ConflictError: there is such a file.
     """
     place = side_car_of(model)
-    if os.path.lexists(place) and not has_own_side_car(model):
+    try:
+        is_free = _is_own(place)
+    except NotFoundError:  # as when another process takes our own away in this moment
+        is_free = not place.is_symlink()
+    if not is_free:
         why = f"another file is at {place}, where its side-car must be"
         raise ConflictError(what, model, why, hint="move that file away")
 
