@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context
 from llama_mgr.cli.making import environment_of, workshop_of
-from llama_mgr.errors import RefusedError
+from llama_mgr.errors import BadInputError, LlamaMgrError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,26 +19,56 @@ if TYPE_CHECKING:
     from llama_mgr.make.run_record import RunRecord
     from llama_mgr.make.texts import Text
 
+_UNUSED = frozenset(
+    {
+        "pipeline_name", "quants", "imatrix", "text", "evaluate", "evaluation_text", "context_tokens", "chunks",
+        "no_speed", "plot_file", "outtype", "name", "output", "upload", "private",
+    }
+)  # fmt: skip
+
 
 def make_again(context: Context, source: str | None, options: dict[str, Any]) -> None:
-    """Make again what is stale of the model `source`, or of all; with --force, what is not, too."""
+    """Make again what is stale of the model `source`, or of all; with --force, what is not, too.
+
+    What cannot be made again is said, and the rest is made; the status tells of the last error.
+    """
     from llama_mgr.cli.stale import made_models
     from llama_mgr.make.outdated import judged
     from llama_mgr.make.pipeline import PipelineRunner
     from llama_mgr.make.run_record import keep_run
 
-    records = []
+    _require_no_other_wish(options)
+    records: list[RunRecord] = []
+    errors: list[LlamaMgrError] = []
     with workshop_of(context, options["instance"]) as workshop:
         rows = judged(workshop, made_models(context, [source] if source else []))
         runner = PipelineRunner(
             workshop, environment_of(context, workshop), options["threads"] or 0, options["gpu_layers"],
-            with_speed=not options["no_speed"], again=True,
+            again=True,
         )  # fmt: skip
         for group in _groups([row for row in rows if row.staleness.state == "stale" or options["force"]]):
-            record = runner.run(_wanted(context, group, trusts=options["trust_remote_code"]))
+            try:
+                record = runner.run(_wanted(context, group, trusts=options["trust_remote_code"]))
+            except LlamaMgrError as error:
+                errors.append(error)
+                continue
             keep_run(context.home, record)
             records.append(record)
-    _answer(context, records)
+    if records or not errors:
+        _answer(context, records)
+    for earlier in errors[:-1]:
+        context.reporter.warn(earlier.message)
+    if errors:
+        raise errors[-1]
+
+
+def _require_no_other_wish(options: dict[str, Any]) -> None:
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in _UNUSED and options[parameter.name] not in {None, False}:
+            raise BadInputError(
+                "cannot make again with", max(parameter.opts, key=len), "it is made as its record says it was made",
+                hint="leave that out, or make it from its source: llama-mgr make SOURCE --quants ...",
+            )  # fmt: skip
 
 
 def _groups(rows: "Sequence[Judged]") -> "list[list[Judged]]":

@@ -85,12 +85,11 @@ class Evaluator:
     def _evaluated(self, subject: Subject) -> Evaluation:
         ledger = Ledger(self.workshop.home, self.workshop.reporter)
         blank = self._blank(subject)
-        known = None if self.again else ledger.find(blank)
-        entry = known or blank
-        if subject.continues_text and entry.perplexity is None:
+        entry = ledger.find(blank) or blank
+        if subject.continues_text and (self.again or entry.perplexity is None):
             entry = self._with_quality(subject, entry)
             ledger.write(entry)
-        if self.with_speed and entry.prompt_tokens_per_s is None:
+        if self.with_speed and (self.again or not self._has_this_speed(entry)):
             entry = self._with_speed(subject, entry)
             ledger.write(entry)
         return entry
@@ -99,7 +98,11 @@ class Evaluator:
         """Tell whether the ledger has all that would be measured of `subject`."""
         known = Ledger(self.workshop.home, self.workshop.reporter).find(self._blank(subject))
         has_quality = known is not None and (known.perplexity is not None or not subject.continues_text)
-        return known is not None and has_quality and (not self.with_speed or known.prompt_tokens_per_s is not None)
+        return known is not None and has_quality and (not self.with_speed or self._has_this_speed(known))
+
+    def _has_this_speed(self, entry: Evaluation) -> bool:
+        is_same = (entry.threads, entry.gpu_layers) == (self.threads, self.gpu_layers)
+        return is_same and entry.prompt_tokens_per_s is not None
 
     def _blank(self, subject: Subject) -> Evaluation:
         traits, plan = subject.model.traits, self.workshop.build
@@ -246,11 +249,11 @@ class Evaluator:
             raise EvaluateFailedError("cannot measure the speed of", subject.name, why, tail=list(run.tail))
         return self._with_rates(entry, speed, run.peak_bytes)
 
-    @staticmethod
-    def _with_rates(entry: Evaluation, speed: Speed, peak_bytes: int) -> Evaluation:
+    def _with_rates(self, entry: Evaluation, speed: Speed, peak_bytes: int) -> Evaluation:
         return msgspec.structs.replace(
-            entry, prompt_tokens_per_s=speed.prompt, generation_tokens_per_s=speed.generation, peak_bytes=peak_bytes,
-            devices=printable(speed.devices), measured_at=now_at(),
+            entry, threads=self.threads, gpu_layers=self.gpu_layers, prompt_tokens_per_s=speed.prompt,
+            generation_tokens_per_s=speed.generation, peak_bytes=peak_bytes, devices=printable(speed.devices),
+            measured_at=now_at(),
         )  # fmt: skip
 
 

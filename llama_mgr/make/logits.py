@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_mgr.errors import BusyError
 from llama_mgr.locks import held_lock
 from llama_mgr.make.room import require_room
 from llama_mgr.make.texts import Text
@@ -57,11 +58,18 @@ class Logits:
             yield file
 
     def _make_room(self, vocabulary: int) -> None:
+        for part in self.file.parent.glob("*.part"):
+            self._remove_if_left(part)
         needed_bytes = self.size_bytes(vocabulary)
         kept = sorted(self.file.parent.glob("*.kld"), key=lambda one: one.stat().st_mtime)
         while kept and sum(one.stat().st_size for one in kept) + needed_bytes > _KEPT_BYTES:
             kept.pop(0).unlink(missing_ok=True)
         require_room("keep the distributions of", self.text.name, self.file.parent, needed_bytes)
+
+    def _remove_if_left(self, part: Path) -> None:
+        home, reporter = self.workshop.home, self.workshop.reporter
+        with suppress(BusyError), held_lock(home, f"logits-{part.stem}", "remove what was left", reporter, timeout_s=0):
+            part.unlink(missing_ok=True)
 
     @staticmethod
     def is_whole(file: Path) -> bool:

@@ -4,6 +4,7 @@ What was done is told by the side-cars of the files and by the ledger alone: a s
 options and the contents of its inputs, and a file whose side-car has that digest is its result.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,8 +165,10 @@ class PipelineRunner:
         entries = []
         for subject in (first, *others):
             state = UNCHANGED if evaluator.is_known(subject) else MADE
+            began = time.monotonic()
             entries += evaluator.evaluate([subject])
-            record.steps.append(StepRecord(step="evaluate", what=subject.quant, state=state))
+            took_s = round(time.monotonic() - began, 2) if state == MADE else 0.0
+            record.steps.append(StepRecord(step="evaluate", what=subject.quant, state=state, took_s=took_s))
         return entries
 
 

@@ -452,6 +452,20 @@ def test_the_ledger_outlives_index_and_model(tiny: Cli, home: Home, made: dict[s
     assert {row["quant"]: row["kld"] for row in rows} == {row["quant"]: row["kld"] for row in made["evaluations"]}
 
 
+def test_a_speed_belongs_to_its_threads_and_is_not_lost(tiny: Cli, f16: Path) -> None:
+    def measured(*words: str) -> dict[str, Any]:
+        (row,) = tiny.json("evaluate", f16, "-c", "64", *words)["evaluations"]
+        assert isinstance(row, dict)
+        return row
+
+    first = measured("--threads", "1")
+    assert measured("--threads", "1") == first
+    assert measured("--threads", "2")["threads"] == 2
+    silent = measured("--threads", "2", "--again", "--no-speed")
+    assert silent["prompt_tokens_per_s"]
+    assert silent["threads"] == 2
+
+
 def test_the_best_that_fits(tiny: Cli, made: dict[str, Any], tmp_path: Path) -> None:
     sizes = {row["quant"]: row["size_bytes"] for row in made["evaluations"]}
     words = ("evaluate", "small-llama", "-c", "64", "--best-under")
@@ -540,6 +554,25 @@ def test_a_model_that_was_only_converted_is_made_again(tiny: Cli, home: Home, ch
     (model,) = tiny.json("list")["models"]
     made = json.loads(Path(f"{model['files'][0]}.json").read_bytes())["provenance"]
     assert made["build"]["build_id"] == _build_of(home, "new")
+
+
+def test_again_goes_on_past_what_cannot_be_made(tiny: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("a-gone", "b-here"):
+        shutil.copytree(checkpoint, tmp_path / name)
+        tiny.done("convert", tmp_path / name, "-i", "old")
+    shutil.rmtree(tmp_path / "a-gone")
+    answer = tiny("make", "--again", "--force", "-i", "new")
+    assert answer.status == 3
+    assert "a-gone" in answer.stderr
+    assert "b-here" in answer.stdout
+    assert "a-gone" not in answer.stdout
+
+
+@pytest.mark.parametrize("words", [("--quants", "Q8_0"), ("--evaluate",), ("--upload", "we/ours"), ("-o", ".")])
+def test_again_refuses_what_it_would_not_heed(tiny: Cli, words: tuple[str, ...]) -> None:
+    answer = tiny("make", "--again", "small-llama", *words)
+    assert answer.status == 2
+    assert "as its record says" in answer.stderr
 
 
 def test_what_cannot_be_is_said_before_the_first_step(tiny: Cli, home: Home, checkpoint: Path, tmp_path: Path) -> None:

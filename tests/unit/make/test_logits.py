@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from llama_mgr.errors import NoSpaceError, StorageError
-from llama_mgr.locks import is_locked, lock_file
+from llama_mgr.locks import held_lock, is_locked, lock_file
 from llama_mgr.make.logits import Logits
 from llama_mgr.make.texts import Text
 from llama_mgr.make.workshop import Workshop
@@ -118,12 +118,21 @@ def test_what_is_there_is_lent_even_without_room_for_another(logits: Logits) -> 
 
 def test_the_oldest_go_when_there_are_too_many(logits: Logits, home: Home) -> None:
     kept = {name: put_kept(home, name, 3 * GIB, age_s) for name, age_s in (("newest", 1), ("oldest", 3), ("middle", 2))}
-    part = home.cache_dir / "logits/other.part"
-    part.write_bytes(b"being made")
     with replace(logits, chunks=1).held(1000):
         pass
     assert {name for name, file in kept.items() if file.exists()} == {"newest", "middle"}
-    assert part.exists()
+
+
+def test_what_a_killed_run_left_goes_and_what_is_being_made_stays(
+    logits: Logits, home: Home, workshop: Workshop
+) -> None:
+    left, living = (home.cache_dir / "logits" / f"{name}.part" for name in ("left", "living"))
+    left.parent.mkdir(parents=True)
+    for part in (left, living):
+        part.write_bytes(b"some of it")
+    with held_lock(home, "logits-living", "make it", workshop.reporter), replace(logits, chunks=1).held(1000):
+        pass
+    assert [part.exists() for part in (left, living)] == [False, True]
 
 
 def test_nothing_goes_as_long_as_all_fit(logits: Logits, home: Home) -> None:
