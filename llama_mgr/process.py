@@ -27,7 +27,7 @@ STOP_GRACE_S = 5.0
 _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
 _TAIL_LINES = 12
-_MEMORY_LOOK_S = 0.05
+_MEMORY_LOOK_S = 0.1
 
 # What a build may inherit. Everything else could change a result behind the plan's back (CMAKE_*, GIT_*, LD_PRELOAD,
 # SOURCE_DATE_EPOCH which turns SIMD off, PYTHON*, LLAMA_ARG_*, ...).
@@ -130,8 +130,8 @@ class Watched:
 
     status: int
     """Negative is the number of the signal that killed it."""
-    peak_bytes: int
-    """The largest resident size, pages of mapped files among it."""
+    peak_bytes: int | None
+    """The largest resident size, pages of mapped files among it; None where it cannot be told from our own."""
 
 
 class Children:
@@ -215,11 +215,13 @@ class _PeakMemory:
     """The most memory of a child.
 
     What the kernel tells when it has ended starts, on Linux, at the peak of the process that forked it, for exec hands
-    that on (exec_mmap in fs/exec.c). Where that hides the child's own, the looks of its lifetime count.
+    that on (exec_mmap in fs/exec.c). Where that hides the child's own, the looks of its lifetime count; the first finds
+    a program that is still being loaded, and says nothing alone.
     """
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
+        self._looks = 0
         self._seen_bytes = 0
 
     def look(self) -> None:
@@ -227,14 +229,16 @@ class _PeakMemory:
         with contextlib.suppress(OSError, ValueError):
             for line in self._status.read_text().splitlines():
                 if line.startswith("VmHWM:"):
+                    self._looks += 1
                     self._seen_bytes = int(line.split()[1]) * 1024
 
-    def peak_bytes(self, usage: resource.struct_rusage) -> int:
+    def peak_bytes(self, usage: resource.struct_rusage) -> int | None:
         """Return it, with what `wait4` told."""
-        unit_bytes = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each
-        is_its_own = usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        told_bytes = usage.ru_maxrss * unit_bytes
-        return told_bytes if is_its_own else self._seen_bytes or told_bytes
+        if sys.platform == "darwin":
+            return usage.ru_maxrss
+        if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+            return usage.ru_maxrss * 1024
+        return self._seen_bytes if self._looks > 1 else None
 
 
 def _waited(child: "subprocess.Popen[bytes]", memory: _PeakMemory) -> Watched:

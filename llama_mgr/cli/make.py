@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @output_option
 @click.option("--upload", metavar="OWNER/REPO", help="Push the result to the hub, with a model card.")
 @click.option("--private", is_flag=True, help="A repository that is made for it is private.")
-@click.option("--again", is_flag=True, help="Make again what is stale (see `llama-mgr stale`).")
+@click.option("--again", is_flag=True, help="Make again what is stale; with --force all.")
 @instance_option
 @threads_option
 @gpu_option

@@ -1,5 +1,6 @@
 """`llama-mgr make --again`: what is stale is made anew, as its records say it was made, with the current instance."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import click
 from llama_mgr.cli.console import Output
 from llama_mgr.cli.context import Context
 from llama_mgr.cli.making import environment_of, workshop_of
+from llama_mgr.cli.stale import made_models
 from llama_mgr.errors import BadInputError, LlamaMgrError, RefusedError
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from llama_mgr.make.pipeline import Wanted
     from llama_mgr.make.provenance import Provenance
     from llama_mgr.make.run_record import RunRecord
-    from llama_mgr.make.texts import Text
 
 _UNUSED = frozenset(
     {
@@ -27,19 +28,25 @@ _UNUSED = frozenset(
 )  # fmt: skip
 
 
+@dataclass
+class _Outcome:
+    """What became of the groups of models."""
+
+    records: "list[RunRecord]" = field(default_factory=list)
+    failed: "list[tuple[Sequence[Judged], LlamaMgrError]]" = field(default_factory=list)
+
+
 def make_again(context: Context, source: str | None, options: dict[str, Any]) -> None:
     """Make again what is stale of the model `source`, or of all; with --force, what is not, too.
 
-    What cannot be made again is said, and the rest is made; the status tells of the last error.
+    What cannot be made again is named, and the rest is made; the status is that of the first error.
     """
-    from llama_mgr.cli.stale import made_models
     from llama_mgr.make.outdated import judged
     from llama_mgr.make.pipeline import PipelineRunner
     from llama_mgr.make.run_record import keep_run
 
     _require_no_other_wish(options)
-    records: list[RunRecord] = []
-    errors: list[LlamaMgrError] = []
+    outcome = _Outcome()
     with workshop_of(context, options["instance"]) as workshop:
         rows = judged(workshop, made_models(context, [source] if source else []))
         runner = PipelineRunner(
@@ -48,23 +55,16 @@ def make_again(context: Context, source: str | None, options: dict[str, Any]) ->
         )  # fmt: skip
         for group in _groups([row for row in rows if row.staleness.state == "stale" or options["force"]]):
             try:
-                record = runner.run(_wanted(context, group, trusts=options["trust_remote_code"]))
+                outcome.records.append(runner.run(_wanted(context, group, trusts=options["trust_remote_code"])))
+                keep_run(context.home, outcome.records[-1])
             except LlamaMgrError as error:
-                errors.append(error)
-                continue
-            keep_run(context.home, record)
-            records.append(record)
-    if records or not errors:
-        _answer(context, records)
-    for earlier in errors[:-1]:
-        context.reporter.warn(earlier.message)
-    if errors:
-        raise errors[-1]
+                outcome.failed.append((group, error))
+    _answer(context, outcome)
 
 
 def _require_no_other_wish(options: dict[str, Any]) -> None:
     for parameter in click.get_current_context().command.params:
-        if parameter.name in _UNUSED and options[parameter.name] not in {None, False}:
+        if parameter.name in _UNUSED and options[parameter.name] is not None and options[parameter.name] is not False:
             raise BadInputError(
                 "cannot make again with", max(parameter.opts, key=len), "it is made as its record says it was made",
                 hint="leave that out, or make it from its source: llama-mgr make SOURCE --quants ...",
@@ -111,43 +111,66 @@ def _wanted(context: Context, group: "Sequence[Judged]", *, trusts: bool) -> "Wa
     names = ConvertOptions.__struct_fields__
     chosen = {name: value for name, value in convert.options.items() if name in names} | {"trust_remote_code": trusts}
     quants = tuple(str(row.made.options["type"]) for row in group if row.made.step == "quantize")
-    calibration, imatrix = _matrix_of(first.made, model.files[0].parent)
+    matrix = _matrix_of(first.made, model.files[0].parent)
     options = {name: value for name, value in first.made.options.items() if name in QuantizeOptions.__struct_fields__}
     return Wanted(
         Place(model.files[0].parent, is_library=model.root.is_own, model=model.name), quants, checkpoint.record,
         inspect_checkpoint(checkpoint.directory, trust_remote_code=trusts), known=checkpoint.known,
         convert=msgspec.convert(chosen, ConvertOptions), quantize=msgspec.convert(options, QuantizeOptions),
-        calibration=calibration, imatrix=imatrix,
+        **matrix,
     )  # fmt: skip
 
 
-def _matrix_of(made: "Provenance", directory: Path) -> "tuple[Text | None, Path | None]":
-    """Return the text to compute the matrix over again, or the matrix itself where that text is not ours."""
+def _matrix_of(made: "Provenance", directory: Path) -> dict[str, Any]:
+    """Return the fields of `Wanted` that give its importance matrix: how to compute it over our text, or the file."""
+    import msgspec
+
+    from llama_mgr.make.imatrix import ImatrixOptions
     from llama_mgr.make.provenance import provenance_of
     from llama_mgr.make.texts import calibration_text
     from llama_mgr.models.side_car import read_record
 
     if not made.imatrix_sha256:
-        return None, None
+        return {}
     ours = calibration_text()
     for file in sorted(directory.glob("*.imatrix.gguf")):
         record, matrix = read_record(file), provenance_of(file)
-        if record is not None and record.sha256 == made.imatrix_sha256:
-            is_ours = matrix is not None and matrix.text_sha256 == ours.sha256
-            return (ours, None) if is_ours else (None, file)
+        if record is None or record.sha256 != made.imatrix_sha256:
+            continue
+        if matrix is None or matrix.text_sha256 != ours.sha256:  # over a text that we no longer have
+            return {"imatrix": file}
+        names = ImatrixOptions.__struct_fields__
+        options = {name: value for name, value in matrix.options.items() if name in names}
+        return {"calibration": ours, "matrix": msgspec.convert(options, ImatrixOptions)}
     raise RefusedError(
         "cannot make again", directory, "the importance matrix that it was made with is no longer there",
         hint="make it from its source: llama-mgr make SOURCE --quants ... --imatrix auto",
     )  # fmt: skip
 
 
-def _answer(context: Context, records: "Sequence[RunRecord]") -> None:
+def _answer(context: Context, outcome: _Outcome) -> None:
+    """Print what was made and what could not be, then end with the status of the first error."""
     from llama_mgr.cli.make_page import print_run, run_document
 
+    first = outcome.failed[0][1] if outcome.failed else None
+    failed = [([row.model.key for row in group], error) for group, error in outcome.failed]
+    document = {
+        "runs": [run_document(record) for record in outcome.records],
+        "failed": [{"models": models, **error.as_document()} for models, error in failed],
+        **(first.as_document() if first else {}),
+    }
+
     def show(output: Output) -> None:
-        for record in records:
+        for record in outcome.records:
             print_run(output, record)
-        if not records:
+        if failed:
+            rows = [(", ".join(models), error.message, error.hint or "") for models, error in failed]
+            output.table(("not made again", "why", "hint"), rows)
+        elif not outcome.records:
             output.line("nothing is stale")
 
-    context.answer({"runs": [run_document(record) for record in records]}, show)
+    context.answer(document, show)
+    if first is not None and context.as_json:
+        click.get_current_context().exit(first.exit_status)
+    if first is not None:
+        raise first

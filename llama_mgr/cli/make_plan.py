@@ -71,7 +71,7 @@ def _is_gguf(context: Context, text: str) -> bool:
 
 def _with_texts(wanted: "Wanted", pipeline: "Pipeline") -> "Wanted":
     from llama_mgr.cli.model_choice import absolute_path
-    from llama_mgr.make.imatrix import require_imatrix
+    from llama_mgr.make.imatrix import ImatrixOptions, require_imatrix
     from llama_mgr.make.pipeline_file import AUTO_IMATRIX, NO_IMATRIX
     from llama_mgr.make.texts import calibration_text, evaluation_text, text_at
 
@@ -85,5 +85,6 @@ def _with_texts(wanted: "Wanted", pipeline: "Pipeline") -> "Wanted":
         evaluation = text_at(Path(pipeline.evaluation_text)) if pipeline.evaluation_text else evaluation_text()
     return replace(
         wanted, calibration=calibration, imatrix=imatrix, evaluation=evaluation,
+        matrix=ImatrixOptions(context_tokens=pipeline.context_tokens, chunks=pipeline.chunks),
         context_tokens=pipeline.context_tokens, chunks=pipeline.chunks,
     )  # fmt: skip

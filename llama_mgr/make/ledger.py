@@ -49,8 +49,8 @@ class Evaluation(msgspec.Struct, kw_only=True, frozen=True):
     same_top_error: float | None = None
     delta_p_rms: float | None = None
     """Root mean square of the change of the right token's probability, 0 to 1."""
-    threads: int = 0
-    """That were asked for the speed; 0 left it to the program."""
+    threads: int | None = None
+    """That were asked for the speed; 0 left it to the program, None is not known."""
     gpu_layers: int | None = None
     """That were asked for the speed; None left it to the program."""
     prompt_tokens_per_s: float | None = None

@@ -2,12 +2,13 @@
 
 import hashlib
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_mgr.errors import BusyError
+from llama_mgr.errors import BusyError, StorageError
 from llama_mgr.locks import held_lock
 from llama_mgr.make.room import require_room
 from llama_mgr.make.texts import Text
@@ -15,6 +16,7 @@ from llama_mgr.make.workshop import Workshop
 from llama_mgr.store import storage_errors
 
 _KEPT_BYTES = 8 * 1024**3
+_QUIET_S = 3600.0  # llama-perplexity writes to it after every chunk
 # `perplexity` and `process_logits` of tools/perplexity/perplexity.cpp (b11434): mark, context, vocabulary, chunks, then
 # all tokens, and for each token of the second half of a chunk two floats and 16 bits for each of the vocabulary.
 _HEAD = struct.Struct("<8sIii")
@@ -58,6 +60,7 @@ class Logits:
             yield file
 
     def _make_room(self, vocabulary: int) -> None:
+        self.file.with_suffix(".part").unlink(missing_ok=True)
         for part in self.file.parent.glob("*.part"):
             self._remove_if_left(part)
         needed_bytes = self.size_bytes(vocabulary)
@@ -67,9 +70,14 @@ class Logits:
         require_room("keep the distributions of", self.text.name, self.file.parent, needed_bytes)
 
     def _remove_if_left(self, part: Path) -> None:
+        """Remove what a killed run left; where locks do nothing, who writes to it is known by the time of it."""
         home, reporter = self.workshop.home, self.workshop.reporter
-        with suppress(BusyError), held_lock(home, f"logits-{part.stem}", "remove what was left", reporter, timeout_s=0):
-            part.unlink(missing_ok=True)
+        with (
+            suppress(BusyError, StorageError, OSError),
+            held_lock(home, f"logits-{part.stem}", "remove what was left", reporter, timeout_s=0),
+        ):
+            if time.time() - part.stat().st_mtime > _QUIET_S:
+                part.unlink()
 
     @staticmethod
     def is_whole(file: Path) -> bool:

@@ -45,12 +45,16 @@ class Wanted:
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     calibration: Text | None = None
     """The text that an importance matrix is computed over; None computes none."""
+    matrix: ImatrixOptions = field(default_factory=ImatrixOptions)
+    """How it is computed."""
     imatrix: Path | None = None
     """A matrix that is there already."""
     evaluation: Text | None = None
     """The text that all is measured over; None measures nothing."""
     context_tokens: int = 512
+    """Of a chunk of that text."""
     chunks: int = 0
+    """At most so many of that text; 0 is all of it."""
 
 
 @dataclass
@@ -131,8 +135,7 @@ class PipelineRunner:
         if "completion" not in base.traits.capabilities:
             self.workshop.reporter.note("no importance matrix: it is no model that continues text")
             return None
-        options = ImatrixOptions(context_tokens=wanted.context_tokens, chunks=wanted.chunks)
-        maker = ImatrixMaker(self.workshop, options, self.threads, self.gpu_layers, self._replacing(wanted))
+        maker = ImatrixMaker(self.workshop, wanted.matrix, self.threads, self.gpu_layers, self._replacing(wanted))
         made = maker.compute(base, wanted.calibration, wanted.place)
         record.steps.append(step_of("imatrix", wanted.calibration.name, made))
         return made.file

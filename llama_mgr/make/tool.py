@@ -33,7 +33,7 @@ class ToolRun:
     argv: tuple[str, ...]
     status: int
     took_s: float
-    peak_bytes: int
+    peak_bytes: int | None
     """The largest resident size; 0 where nobody measured it."""
     tail: tuple[str, ...]
     """Its last lines, printable."""

@@ -132,10 +132,12 @@ class Delivery:
         for directory in {item.target.parent for item in self._items}:
             remove_temporaries(directory)  # a kill may have left a half-written record
         unrecorded = [item for item in self._items if not item.is_recorded()]
+        present = {item.target for item in unrecorded if os.path.lexists(item.target)}
         wanted = [item for item in unrecorded if not item.content.is_in(item.target, self._reporter)]
-        replaced = {item.target for item in wanted if os.path.lexists(item.target)}
+        replaced = {item.target for item in wanted if item.target in present}
         for item in wanted:
-            self._require_ours(item)
+            if item.target in replaced:  # what came after that look is another pull's, or is seen before the end
+                _require_same_origin(item)
         with _no_empty_directories([item.target for item in wanted]), ExitStack() as stack:
             wanted = [item for item in wanted if not self._is_taken(item)]
             if not force:
@@ -221,7 +223,7 @@ class Delivery:
         breaks = is_update and len(self._model) > 1 and all(partial.is_shared for _, partial in held)
         for item, _ in held:
             require_side_car_place("cannot pull", item.target)
-            self._require_ours(item)
+            self._require_still_ours(item)
         with ExitStack() as stack, storage_errors("cannot replace", first.target):
             for target in targets:
                 with suppress(FileNotFoundError):
@@ -234,11 +236,10 @@ class Delivery:
                 stack.enter_context(_aside(first))
             for item, partial in reversed(held):
                 if not partial.publish(replace=item.target in replaced):
-                    self._require_ours(item)  # where locks do nothing, another pull may have been faster
+                    self._require_still_ours(item)  # where locks do nothing, another pull may have been faster
                     partial.publish()
 
-    def _require_ours(self, item: Item) -> None:
-        """Refuse to replace a foreign file; one with the very content may be what another pull has just made."""
+    def _require_still_ours(self, item: Item) -> None:
         try:
             _require_same_origin(item)
         except ConflictError:

@@ -1,6 +1,7 @@
 """The side-car `<file>.gguf.json`: what is known of the file beside it. It is written last, so it means "complete"."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,7 @@ def require_side_car_place(what: str, model: Path) -> None:
     """
     place = side_car_of(model)
     try:
-        is_free = _is_own(place)
+        is_free = not os.path.lexists(place) or _is_own(place)
     except NotFoundError:  # as when another process takes our own away in this moment
         is_free = not place.is_symlink()
     if not is_free:

@@ -464,6 +464,7 @@ def test_a_speed_belongs_to_its_threads_and_is_not_lost(tiny: Cli, f16: Path) ->
     silent = measured("--threads", "2", "--again", "--no-speed")
     assert silent["prompt_tokens_per_s"]
     assert silent["threads"] == 2
+    assert measured("--threads", "1", "--no-speed")["prompt_tokens_per_s"] is None
 
 
 def test_the_best_that_fits(tiny: Cli, made: dict[str, Any], tmp_path: Path) -> None:
@@ -557,18 +558,40 @@ def test_a_model_that_was_only_converted_is_made_again(tiny: Cli, home: Home, ch
 
 
 def test_again_goes_on_past_what_cannot_be_made(tiny: Cli, checkpoint: Path, tmp_path: Path) -> None:
-    for name in ("a-gone", "b-here"):
-        shutil.copytree(checkpoint, tmp_path / name)
-        tiny.done("convert", tmp_path / name, "-i", "old")
-    shutil.rmtree(tmp_path / "a-gone")
+    for name in ("a", "b", "here"):
+        shutil.copytree(checkpoint, tmp_path / f"of-{name}")
+        tiny.done("convert", tmp_path / f"of-{name}", "--name", f"we/{name}", "-i", "old")
+    for name in ("a", "b"):
+        shutil.rmtree(tmp_path / f"of-{name}")
+    answer = tiny("make", "--again", "--force", "-i", "new", "--json", "--quiet")
+    assert answer.status == 3
+    document = json.loads(answer.stdout)
+    assert [run["model"] for run in document["runs"]] == ["we/here"]
+    assert [one["models"] for one in document["failed"]] == [["we/a:F16"], ["we/b:F16"]]
+    assert "of-a" in document["error"]["message"]
+    assert "of-b" in document["failed"][1]["error"]["message"]
     answer = tiny("make", "--again", "--force", "-i", "new")
     assert answer.status == 3
-    assert "a-gone" in answer.stderr
-    assert "b-here" in answer.stdout
-    assert "a-gone" not in answer.stdout
+    assert all(name in answer.stdout for name in ("we/a:F16", "we/b:F16", "here-F16.gguf"))
+    assert "of-a" in answer.stderr
 
 
-@pytest.mark.parametrize("words", [("--quants", "Q8_0"), ("--evaluate",), ("--upload", "we/ours"), ("-o", ".")])
+def test_again_computes_the_matrix_as_it_was(tiny: Cli, home: Home, checkpoint: Path) -> None:
+    def matrix_options() -> dict[str, Any]:
+        (side_car,) = home.models_dir.rglob("*.imatrix.gguf.json")
+        options = json.loads(side_car.read_bytes())["provenance"]["options"]
+        assert isinstance(options, dict)
+        return options
+
+    tiny.done("make", checkpoint, "--quants", "Q4_0", "--imatrix", "auto", "-c", "64", "--chunks", "2", "-i", "old")
+    before = matrix_options()
+    assert (before["context_tokens"], before["chunks"]) == (64, 2)
+    (run,) = tiny.json("make", "--again", "--force", "-i", "new")["runs"]
+    assert [step["state"] for step in run["steps"]] == ["made"] * 3
+    assert matrix_options() == before
+
+
+@pytest.mark.parametrize("words", [("--quants", "Q8_0"), ("--evaluate",), ("--upload", "we/ours"), ("--chunks", "0")])
 def test_again_refuses_what_it_would_not_heed(tiny: Cli, words: tuple[str, ...]) -> None:
     answer = tiny("make", "--again", "small-llama", *words)
     assert answer.status == 2

@@ -1,6 +1,7 @@
 """Long programs that are watched: their lines, their memory, and that several of them end together."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -44,30 +45,32 @@ def test_status_lines_and_log_of_both_streams() -> None:
     assert watched("kill -KILL $$")[0].status == -signal.SIGKILL
 
 
-def held(size_bytes: int) -> str:
-    """Return a Python program that has that much memory for a moment."""
-    return f"""
-import time
-held = bytearray({size_bytes})
-for place in range(0, len(held), 4096): held[place] = 1
-time.sleep(0.3)
-del held
+def told_peak(child: str, own_bytes: int) -> int | None:
+    """Return the peak memory that a process with `own_bytes` tells of a Python program that it watched."""
+    parent = f"""
+import io, json, os, sys
+from llama_mgr import process
+own = bytearray({own_bytes})
+for place in range(0, len(own), 4096): own[place] = 1
+environ = {{"PATH": os.environ["PATH"]}}
+watched = process.watch([sys.executable, "-c", {child!r}], environ=environ, log=io.BytesIO(), on_line=print)
+print(json.dumps(watched.peak_bytes))
 """
+    told = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    peak: int | None = json.loads(told.stdout)
+    return peak
 
 
 @pytest.mark.parametrize("own_bytes", [0, 500 * MIB], ids=["small parent", "large parent"])
 def test_the_most_memory_is_the_child_s_own_in_bytes(own_bytes: int) -> None:
-    parent = f"""
-import io, os, sys
-from llama_mgr import process
-own = bytearray({own_bytes})
-for place in range(0, len(own), 4096): own[place] = 1
-child = {held(200 * MIB)!r}
-environ = {{"PATH": os.environ["PATH"]}}
-print(process.watch([sys.executable, "-c", child], environ=environ, log=io.BytesIO(), on_line=print).peak_bytes)
-"""
-    told = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
-    assert 200 * MIB < int(told.stdout) < 300 * MIB
+    held = f"held = bytearray({200 * MIB})\nfor place in range(0, len(held), 4096): held[place] = 1"
+    peak = told_peak(f"{held}\nimport time; time.sleep(0.5)\ndel held", own_bytes)
+    assert peak is not None
+    assert 200 * MIB < peak < 300 * MIB
+
+
+def test_no_memory_is_told_that_nobody_saw() -> None:
+    assert told_peak("pass", 500 * MIB) is None
 
 
 def test_standard_output_may_go_elsewhere(tmp_path: Path) -> None:

@@ -126,13 +126,17 @@ def test_the_oldest_go_when_there_are_too_many(logits: Logits, home: Home) -> No
 def test_what_a_killed_run_left_goes_and_what_is_being_made_stays(
     logits: Logits, home: Home, workshop: Workshop
 ) -> None:
-    left, living = (home.cache_dir / "logits" / f"{name}.part" for name in ("left", "living"))
-    left.parent.mkdir(parents=True)
-    for part in (left, living):
+    directory = home.cache_dir / "logits"
+    directory.mkdir(parents=True)
+    small = replace(logits, chunks=1)
+    own, left, living, fresh = (directory / f"{name}.part" for name in (small.file.stem, "left", "living", "fresh"))
+    for part in (own, left, living, fresh):
         part.write_bytes(b"some of it")
-    with held_lock(home, "logits-living", "make it", workshop.reporter), replace(logits, chunks=1).held(1000):
-        pass
-    assert [part.exists() for part in (left, living)] == [False, True]
+    for part in (left, living):
+        os.utime(part, (1, 1))
+    with held_lock(home, "logits-living", "make it", workshop.reporter), small.held(1000):
+        assert not own.exists()
+    assert sorted(directory.iterdir()) == [fresh, living]
 
 
 def test_nothing_goes_as_long_as_all_fit(logits: Logits, home: Home) -> None:
