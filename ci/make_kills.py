@@ -3,7 +3,7 @@
     python ci/make_kills.py --home ~/.llama-mgr --checkpoint DIR --times 50 [-i INSTANCE] [--chunks 2]
 
 The instances and Python environments of the home are used through hard links in a copy of it; what is made goes into
-that copy. The fast form of the same, on the tiny project, is tests/faults/test_make_kills.py.
+that copy. The fast form of the same, on the tiny project, is tests/faults/test_make_faults.py.
 """
 
 import argparse
