@@ -15,6 +15,7 @@ from llama_mgr.report import SilentReporter
 
 if TYPE_CHECKING:
     from llama_mgr.download import Patience
+    from llama_mgr.errors import LlamaMgrError
     from llama_mgr.models.hub import Hub
     from llama_mgr.settings import Origins, Settings
 
@@ -90,15 +91,28 @@ class Context:
         """Where answers go."""
         return Output()
 
-    def answer(self, document: Mapping[str, Any] | list[Any], show: Callable[[Output], None]) -> None:
-        """Give the result: `document` with --json, otherwise whatever `show` prints (which --quiet silences not)."""
+    def answer(
+        self,
+        document: Mapping[str, Any],
+        show: Callable[[Output], None],
+        error: "LlamaMgrError | None" = None,
+    ) -> None:
+        """Give the result: `document` with --json, otherwise whatever `show` prints (which --quiet silences not).
+
+        Where a part of the work failed, its `error` joins the document, and is raised or ends the command.
+        """
         import json
 
         self.answered = True
         if self.as_json:
-            print(json.dumps(document, indent=1))  # noqa: T201
+            print(json.dumps({**document, **(error.as_document() if error else {})}, indent=1))  # noqa: T201
         else:
             show(self.output)
+        if error is None:
+            return
+        if self.as_json:
+            click.get_current_context().exit(error.exit_status)
+        raise error
 
 
 COMMON_OPTIONS = {

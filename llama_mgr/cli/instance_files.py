@@ -157,10 +157,5 @@ def _answer_rows(
     context: Context, key: str, columns: tuple[str, ...], rows: list[dict[str, Any]], error: LlamaMgrError | None
 ) -> None:
     """Print the rows, then end with the status of `error`; with --json both are one document."""
-    document = {key: rows, **(error.as_document() if error else {})}
-    context.answer(document, lambda output: output.table(columns, [tuple(row[one] for one in columns) for row in rows]))
-    if error is None:
-        return
-    if context.as_json:
-        click.get_current_context().exit(error.exit_status)
-    raise error
+    cells = [tuple(row[one] for one in columns) for row in rows]
+    context.answer({key: rows}, lambda output: output.table(columns, cells), error)

@@ -108,16 +108,13 @@ def _wanted(context: Context, group: "Sequence[Judged]", *, trusts: bool) -> "Wa
     source = convert.source
     text = f"{source.repo}@{source.revision}" if source.repo else source.directory
     checkpoint = chosen_checkpoint(context, text, with_code=trusts)
-    names = ConvertOptions.__struct_fields__
-    chosen = {name: value for name, value in convert.options.items() if name in names} | {"trust_remote_code": trusts}
     quants = tuple(str(row.made.options["type"]) for row in group if row.made.step == "quantize")
     matrix = _matrix_of(first.made, model.files[0].parent)
-    options = {name: value for name, value in first.made.options.items() if name in QuantizeOptions.__struct_fields__}
     return Wanted(
         Place(model.files[0].parent, is_library=model.root.is_own, model=model.name), quants, checkpoint.record,
         inspect_checkpoint(checkpoint.directory, trust_remote_code=trusts), known=checkpoint.known,
-        convert=msgspec.convert(chosen, ConvertOptions), quantize=msgspec.convert(options, QuantizeOptions),
-        **matrix,
+        convert=msgspec.convert({**convert.options, "trust_remote_code": trusts}, ConvertOptions),
+        quantize=msgspec.convert(first.made.options, QuantizeOptions), **matrix,
     )  # fmt: skip
 
 
@@ -139,9 +136,7 @@ def _matrix_of(made: "Provenance", directory: Path) -> dict[str, Any]:
             continue
         if matrix is None or matrix.text_sha256 != ours.sha256:  # over a text that we no longer have
             return {"imatrix": file}
-        names = ImatrixOptions.__struct_fields__
-        options = {name: value for name, value in matrix.options.items() if name in names}
-        return {"calibration": ours, "matrix": msgspec.convert(options, ImatrixOptions)}
+        return {"calibration": ours, "matrix": msgspec.convert(matrix.options, ImatrixOptions)}
     raise RefusedError(
         "cannot make again", directory, "the importance matrix that it was made with is no longer there",
         hint="make it from its source: llama-mgr make SOURCE --quants ... --imatrix auto",
@@ -157,7 +152,6 @@ def _answer(context: Context, outcome: _Outcome) -> None:
     document = {
         "runs": [run_document(record) for record in outcome.records],
         "failed": [{"models": models, **error.as_document()} for models, error in failed],
-        **(first.as_document() if first else {}),
     }
 
     def show(output: Output) -> None:
@@ -169,8 +163,4 @@ def _answer(context: Context, outcome: _Outcome) -> None:
         elif not outcome.records:
             output.line("nothing is stale")
 
-    context.answer(document, show)
-    if first is not None and context.as_json:
-        click.get_current_context().exit(first.exit_status)
-    if first is not None:
-        raise first
+    context.answer(document, show, first)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_mgr.errors import BadReferenceError, CorruptStateError, NotFoundError, RemoteError
+from llama_mgr.make.inputs import is_newer
 from llama_mgr.make.provenance import InputRecord, SourceRecord
 from llama_mgr.models.checkpoint import (
     DIRECTORY_NAME,
@@ -84,7 +85,7 @@ def _on_disk(home: Home, directory: Path) -> CheckpointSource:
     known = {
         one.name: InputRecord(name=one.name, size_bytes=one.size_bytes, sha256=one.sha256)
         for one in record.files
-        if one.sha256 and not _is_newer(directory / one.name, directory / RECORD_NAME)
+        if one.sha256 and not is_newer(directory / one.name, directory / RECORD_NAME)
     }
     return CheckpointSource(directory, record.repo, SourceRecord(repo=record.repo, revision=record.revision), known)
 
@@ -98,10 +99,3 @@ def _record_of(home: Home, directory: Path) -> CheckpointRecord | None:
     owner, repo = directory.parent.parent.name, directory.parent.name
     is_ours = directory.resolve() == (home.models_dir / owner / repo / DIRECTORY_NAME).resolve()
     return record if is_ours and record.repo == f"{owner}/{repo}" else None
-
-
-def _is_newer(file: Path, record: Path) -> bool:
-    try:
-        return file.stat().st_mtime_ns > record.stat().st_mtime_ns
-    except OSError:
-        return True

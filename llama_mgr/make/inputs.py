@@ -22,7 +22,7 @@ def input_of(file: Path, reporter: Reporter, known: Mapping[str, InputRecord] | 
     stamp = f"{found.st_mtime_ns}:{found.st_ino}"
     record = read_record(file) if file.suffix.lower() == ".gguf" else None
     name = os.fsencode(file.name).decode("utf-8", "backslashreplace")
-    if record is not None and record.size_bytes == found.st_size and not _is_newer(file, side_car_of(file)):
+    if record is not None and record.size_bytes == found.st_size and not is_newer(file, side_car_of(file)):
         return InputRecord(name=name, size_bytes=found.st_size, sha256=record.sha256)
     old = (known or {}).get(file.name)
     if old is not None and old.size_bytes == found.st_size and old.stamp in {"", stamp}:
@@ -30,10 +30,12 @@ def input_of(file: Path, reporter: Reporter, known: Mapping[str, InputRecord] | 
     return InputRecord(name=name, size_bytes=found.st_size, sha256=hash_of(file, reporter), stamp=stamp)
 
 
-def _is_newer(file: Path, record: Path) -> bool:
-    """Tell whether `file` was written to after its record was, which then says nothing of it any more."""
-    with storage_errors("cannot read", record):
+def is_newer(file: Path, record: Path) -> bool:
+    """Tell whether `file` was written to after its record, which then says nothing of it any more; so if in doubt."""
+    try:
         return file.stat().st_mtime_ns > record.stat().st_mtime_ns
+    except OSError:
+        return True
 
 
 def known_inputs(files: Sequence[Path]) -> dict[str, InputRecord]:

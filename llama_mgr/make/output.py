@@ -244,7 +244,7 @@ def publish_made(
     staged: Sequence[tuple[Path, str]],
     provenance: Provenance,
     reporter: Reporter,
-    replacing: Replacing | None = None,
+    replacing: Replacing,
 ) -> Made:
     """Give the finished files of a step their names and records, durably.
 
@@ -257,7 +257,7 @@ def publish_made(
         staged: each file in its draft, and what it will be called; shards in order.
         provenance: how they were made.
         reporter: hears of waits.
-        replacing: which files that have these names by now may be replaced; None: all.
+        replacing: which files that have these names by now may be replaced.
 
     Raises:
         OutputExistsError: another file has one of the names by now.
@@ -269,8 +269,8 @@ def publish_made(
     with held_model(home, place.model, outside, purpose, reporter), storage_errors("cannot finish", hashed[0][1]):
         sync_tree(staged[0][0].parent)
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for _, target, _, _ in hashed if replacing is not None else ():
-            require_free_name(target, reporter, replacing or KEEP, provenance.digest)
+        for _, target, _, _ in hashed:
+            require_free_name(target, reporter, replacing, provenance.digest)
         if len(hashed) > 1:
             _take_away(hashed[0][1])  # old and new shards together would be taken for a model
         for path, target, sha256, size_bytes in reversed(hashed):  # the first shard last: without it, there is no model

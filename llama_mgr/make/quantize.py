@@ -272,9 +272,7 @@ class _Job:
         quantizer, words = self.quantizer, self.quantizer.options.argv()
         model = self.source.linked_below(directory)
         if quantizer.imatrix is not None:
-            matrix = (
-                f"imatrix{quantizer.imatrix.suffix}"  # its name goes into the header, which is to be the same always
-            )
+            matrix = f"imatrix{quantizer.imatrix.suffix}"  # goes into the header, which is to be the same always
             (directory / matrix).symlink_to(quantizer.imatrix.absolute())
             words += ["--imatrix", matrix]
         (directory / _DRAFT).mkdir()

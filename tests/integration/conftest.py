@@ -11,6 +11,7 @@ from llama_mgr.build.source import Sources
 from llama_mgr.paths import HOME_VARIABLE, Home
 from llama_mgr.settings import Settings
 from tests.conftest import ROOT, Cli
+from tests.tools.checkpoints import write_checkpoint
 from tests.tools.listener import Listener
 from tests.tools.llama_repository import make_llama_repository
 from tests.tools.scratch_repository import Scratch
@@ -30,6 +31,20 @@ def listener() -> Listener:
 def sources(home: Home, environ: dict[str, str], listener: Listener) -> Sources:
     """The sources of the fresh home, with the settings that nobody changed."""
     return Sources(home, environ, listener, Settings())
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A small checkpoint with code in no file."""
+    return write_checkpoint(tmp_path / "small-llama")
+
+
+@pytest.fixture
+def f16(tiny: Cli, checkpoint: Path, tmp_path: Path) -> Path:
+    """An unquantized model outside the library."""
+    (tmp_path / "work").mkdir()
+    tiny.done("convert", checkpoint, tmp_path / "work" / "small-F16.gguf")
+    return tmp_path / "work" / "small-F16.gguf"
 
 
 @pytest.fixture

@@ -11,9 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from llama_mgr.errors import BadCheckpointError, LlamaMgrError
+from llama_mgr.make.checkpoint_dir import inspect_checkpoint
+
 HIDDEN, HEADS, KV_HEADS, INTERMEDIATE, LAYERS = 32, 4, 2, 64, 2
 _SPECIAL = ("<unk>", "<s>", "</s>")
 TOKENS = (*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *"\u2581abcdefghijkl")
+DATA = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+"""The files of what `write_checkpoint` writes."""
 _BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "I64": 8}
 
 TensorBytes = tuple[str, Sequence[int], bytes]
@@ -103,6 +110,14 @@ def write_checkpoint(
         places |= dict.fromkeys(part, file)
     write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": 0}, "weight_map": places})
     return directory
+
+
+def refusal(directory: Path, kind: type[LlamaMgrError] = BadCheckpointError) -> str:
+    """Return the message with which a checkpoint is refused, just as a `kind`."""
+    with pytest.raises(kind) as caught:
+        inspect_checkpoint(directory)
+    assert type(caught.value) is kind
+    return caught.value.message
 
 
 def _write_tokenizer(directory: Path) -> None:

@@ -98,3 +98,8 @@ def workshop_of(
 def model_of(quant: str = "Q4_K_M", seed: int = 0) -> bytes:
     """The bytes of a small model; other seeds give other weights and the same size."""
     return model_bytes(quant=quant, seed=seed)
+
+
+OLD, NEW = made_by(digest="0" * 64, source=SOURCE), made_by(digest="1" * 64, source=SOURCE)
+OLD_BYTES, NEW_BYTES = model_of(seed=1), model_of(seed=2)
+"""What two runs of a step gave under one name, one after the other."""

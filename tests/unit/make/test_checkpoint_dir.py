@@ -6,34 +6,21 @@ from pathlib import Path
 import pytest
 
 from llama_mgr.errors import (
-    BadCheckpointError,
-    LlamaMgrError,
     StorageError,
 )
 from llama_mgr.make.checkpoint_dir import inspect_checkpoint, stage_checkpoint
 from tests.tools.checkpoints import (
+    DATA,
     llama_config,
     llama_tensors,
+    refusal,
     write_adapter,
     write_checkpoint,
     write_json,
     write_safetensors,
 )
 
-DATA = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 INDEX = "model.safetensors.index.json"
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "checkpoint")
-
-
-def refusal(directory: Path, kind: type[LlamaMgrError] = BadCheckpointError) -> str:
-    with pytest.raises(kind) as caught:
-        inspect_checkpoint(directory)
-    assert type(caught.value) is kind
-    return caught.value.message
 
 
 def test_a_model_in_every_part(checkpoint: Path) -> None:

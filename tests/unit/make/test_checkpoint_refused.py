@@ -9,34 +9,21 @@ import pytest
 from llama_mgr.errors import (
     BadCheckpointError,
     BadInputError,
-    LlamaMgrError,
     NotFoundError,
     StorageError,
     UnsafeCheckpointError,
 )
 from llama_mgr.make.checkpoint_dir import inspect_checkpoint
 from tests.tools.checkpoints import (
+    DATA,
     llama_config,
+    refusal,
     tokenizer_config,
-    write_checkpoint,
     write_json,
     write_safetensors,
 )
 
-DATA = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 PICKLE = b"\x80\x02}q\x00."
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "checkpoint")
-
-
-def refusal(directory: Path, kind: type[LlamaMgrError] = BadCheckpointError) -> str:
-    with pytest.raises(kind) as caught:
-        inspect_checkpoint(directory)
-    assert type(caught.value) is kind
-    return caught.value.message
 
 
 def test_what_is_no_directory(tmp_path: Path) -> None:

@@ -21,12 +21,23 @@ from llama_mgr.make.provenance import SourceRecord, provenance_of
 from llama_mgr.models.side_car import side_car_of
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
-from tests.tools.made_models import SOURCE, at, made_by, model_of, pending_of, put_made, put_pending, sha256_of
+from tests.tools.made_models import (
+    NEW,
+    NEW_BYTES,
+    OLD,
+    OLD_BYTES,
+    SOURCE,
+    at,
+    made_by,
+    model_of,
+    pending_of,
+    put_made,
+    put_pending,
+    sha256_of,
+)
 from tests.tools.model_library import put, put_recorded
 
 SILENT = SilentReporter()
-OLD, NEW = made_by(digest="0" * 64, source=SOURCE), made_by(digest="1" * 64, source=SOURCE)
-OLD_BYTES, NEW_BYTES = model_of(seed=1), model_of(seed=2)
 
 
 def names(directory: Path) -> list[str]:

@@ -11,6 +11,7 @@ from llama_mgr.make.output import (
     KEEP,
     Made,
     Place,
+    Replacing,
     draft,
     found_made,
     held_output,
@@ -24,12 +25,20 @@ from llama_mgr.models.side_car import read_record, side_car_of
 from llama_mgr.paths import Home
 from llama_mgr.report import SilentReporter
 from tests.tools.broken_off import kill_points
-from tests.tools.made_models import SOURCE, at, made_by, model_of, put_made, put_pending, sha256_of
+from tests.tools.made_models import (
+    NEW,
+    NEW_BYTES,
+    OLD,
+    OLD_BYTES,
+    at,
+    model_of,
+    put_made,
+    put_pending,
+    sha256_of,
+)
 from tests.tools.model_library import catalog_of, keys, put, put_shards
 
 SILENT = SilentReporter()
-OLD, NEW = made_by(digest="0" * 64, source=SOURCE), made_by(digest="1" * 64, source=SOURCE)
-OLD_BYTES, NEW_BYTES = model_of(seed=1), model_of(seed=2)
 NAME = "tiny-Q4_K_M.gguf"
 
 
@@ -49,7 +58,7 @@ def published(home: Home, place: Place, files: dict[str, bytes], made: Provenanc
     with draft(home, place) as directory:
         staged = [(put(directory / f"made-{number}.gguf", content), name)
                   for number, (name, content) in enumerate(files.items())]  # fmt: skip
-        return publish_made(home, place, staged, made, SILENT)
+        return publish_made(home, place, staged, made, SILENT, Replacing(force=True))
 
 
 def names(directory: Path) -> list[str]:
