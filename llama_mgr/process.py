@@ -1,17 +1,15 @@
 """Child processes: the only door to `subprocess`.
 
-Argv lists, never a shell; an explicit environment; no standard input; a process group of their own, so that stopping
-one stops its children too.
+Argv lists, never a shell; an explicit environment; no standard input; a session of their own, so that stopping one
+stops its children too, those among them that made process groups (as ninja does for each compiler).
 """
 
 import contextlib
 import os
-import resource
 import select
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from llama_mgr.errors import ChildFailedError, MissingToolsError
+from llama_mgr.peak_memory import PeakMemory
 from llama_mgr.text import printable, printable_lines
 
 Argument = str | Path
@@ -28,6 +27,7 @@ _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
 _TAIL_LINES = 12
 _MEMORY_LOOK_S = 0.1
+_SESSION_LOOKS = 20
 
 # What a build may inherit. Everything else could change a result behind the plan's back (CMAKE_*, GIT_*, LD_PRELOAD,
 # SOURCE_DATE_EPOCH which turns SIMD off, PYTHON*, LLAMA_ARG_*, ...).
@@ -153,7 +153,7 @@ class Children:
             self._is_over = True
             running = list(self._running)
         for child in running:
-            _signal_group(child.pid, signal.SIGKILL)
+            _kill_session(child.pid)
 
     @contextlib.contextmanager
     def holding(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:
@@ -162,7 +162,7 @@ class Children:
             self._running.add(child)
             is_over = self._is_over
         if is_over:
-            _signal_group(child.pid, signal.SIGKILL)
+            _kill_session(child.pid)
         try:
             yield
         finally:
@@ -205,43 +205,13 @@ def watch(
         pipe = child.stderr if apart else child.stdout
         if pipe is None:  # pragma: no cover - we asked for a pipe
             raise ChildFailedError("cannot read from", argv[0])
-        memory = _PeakMemory(child.pid)
+        memory = PeakMemory(child.pid)
         for line in _lines(pipe, log, line_ends, memory.look):
             on_line(line)
         return _waited(child, memory)
 
 
-class _PeakMemory:
-    """The most memory of a child.
-
-    What the kernel tells when it has ended starts, on Linux, at the peak of the process that forked it, for exec hands
-    that on (exec_mmap in fs/exec.c). Where that hides the child's own, the looks of its lifetime count; the first finds
-    a program that is still being loaded, and says nothing alone.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
-        self._looks = 0
-        self._seen_bytes = 0
-
-    def look(self) -> None:
-        """Note the peak so far; where there is no /proc, nothing happens."""
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._status.read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    self._looks += 1
-                    self._seen_bytes = int(line.split()[1]) * 1024
-
-    def peak_bytes(self, usage: resource.struct_rusage) -> int | None:
-        """Return it, with what `wait4` told."""
-        if sys.platform == "darwin":
-            return usage.ru_maxrss
-        if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
-            return usage.ru_maxrss * 1024
-        return self._seen_bytes if self._looks > 1 else None
-
-
-def _waited(child: "subprocess.Popen[bytes]", memory: _PeakMemory) -> Watched:
+def _waited(child: "subprocess.Popen[bytes]", memory: PeakMemory) -> Watched:
     """Wait for `child` in the way that tells its memory; `Popen.wait` does not."""
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -260,14 +230,14 @@ def start(
 
 
 def stop(child: "subprocess.Popen[bytes]", grace_s: float = STOP_GRACE_S) -> int:
-    """End `child` and its process group: TERM, up to `grace_s` seconds, KILL. Returns the exit status."""
+    """End `child` and its whole session: TERM, up to `grace_s` seconds, KILL. Returns the exit status."""
     try:
         if child.poll() is None:
             _signal_group(child.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(grace_s)
     finally:  # a second Ctrl-C ends the waiting, and must not leave the child behind
-        _signal_group(child.pid, signal.SIGKILL)
+        _kill_session(child.pid)
     return child.wait()
 
 
@@ -319,11 +289,15 @@ def _start(
 def _stopped_at_the_end(child: "subprocess.Popen[bytes]") -> Iterator[None]:
     try:
         yield
-    finally:
+    except BaseException:
+        stop(child)
+        raise
+    else:
         if child.poll() is None:
             stop(child)
         else:
             _signal_group(child.pid, signal.SIGKILL)  # what it may have left behind in its group
+    finally:
         for pipe in (child.stdout, child.stderr):
             if pipe is not None:
                 pipe.close()
@@ -332,6 +306,31 @@ def _stopped_at_the_end(child: "subprocess.Popen[bytes]") -> Iterator[None]:
 def _signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _kill_session(session: int) -> None:
+    """Kill all processes of a session; where there is no /proc, those of its leader's group.
+
+    `cmake` dies of SIGTERM at once, and ninja, which would hand that on, may be killed before it did.
+    """
+    _signal_group(session, signal.SIGKILL)
+    for _ in range(_SESSION_LOOKS):
+        if not (members := _session_members(session)):
+            return
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _session_members(session: int) -> list[int]:
+    """Return the processes of a session that have not ended."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _parent, _group, its_session = stat.read_bytes().rpartition(b")")[2].split()[:4]
+            if int(its_session) == session and state not in (b"Z", b"X"):
+                members.append(int(stat.parent.name))
+    return members
 
 
 def _lines(pipe: "subprocess._FILE", log: BinaryIO, line_ends: bytes, meanwhile: Callable[[], None]) -> Iterator[str]:

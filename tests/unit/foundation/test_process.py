@@ -38,10 +38,17 @@ def test_a_child_gets_no_input_and_only_the_given_environment() -> None:
     assert "HOME=" not in done.stdout
 
 
-def test_a_timeout_stops_the_whole_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize("makes_groups", [False, True], ids=["in its group", "in a group of its own"])
+def test_a_timeout_stops_the_whole_session(makes_groups: bool, tmp_path: Path) -> None:
+    """Ninja gives each compiler a group; the parent here dies of SIGTERM and hands it on to nobody."""
     pid_file = tmp_path / "pid"
+    program = f"""if True:
+        import pathlib, subprocess
+        child = subprocess.Popen(["sleep", "60"], process_group={0 if makes_groups else None})
+        pathlib.Path({str(pid_file)!r}).write_text(str(child.pid))
+        child.wait()"""
     with pytest.raises(ChildFailedError, match="did not end"):
-        process.run(["/bin/sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"], environ=ENVIRON, timeout_s=0.5)
+        process.run([sys.executable, "-c", program], environ=ENVIRON, timeout_s=1)
     pid = int(pid_file.read_text())
     for _ in range(50):
         if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
