@@ -27,7 +27,7 @@ _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 _LINE_LIMIT_BYTES = 64 * 1024
 _TAIL_LINES = 12
 _MEMORY_LOOK_S = 0.1
-_SESSION_LOOKS = 20
+_SESSION_LOOKS = 20  # the killed take a moment to go, and may have forked between a look and its signals
 
 # What a build may inherit. Everything else could change a result behind the plan's back (CMAKE_*, GIT_*, LD_PRELOAD,
 # SOURCE_DATE_EPOCH which turns SIMD off, PYTHON*, LLAMA_ARG_*, ...).

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from llama_mgr.make.provenance import Provenance
     from llama_mgr.make.run_record import RunRecord
 
-_UNUSED = frozenset(
+# Parameters of `make` whose values the records give.
+_RECORDED = frozenset(
     {
         "pipeline_name", "quants", "imatrix", "text", "evaluate", "evaluation_text", "context_tokens", "chunks",
         "no_speed", "plot_file", "outtype", "name", "output", "upload", "private",
@@ -64,7 +65,7 @@ def make_again(context: Context, source: str | None, options: dict[str, Any]) ->
 
 def _require_no_other_wish(options: dict[str, Any]) -> None:
     for parameter in click.get_current_context().command.params:
-        if parameter.name in _UNUSED and options[parameter.name] is not None and options[parameter.name] is not False:
+        if parameter.name in _RECORDED and options[parameter.name] is not None and options[parameter.name] is not False:
             raise BadInputError(
                 "cannot make again with", max(parameter.opts, key=len), "it is made as its record says it was made",
                 hint="leave that out, or make it from its source: llama-mgr make SOURCE --quants ...",

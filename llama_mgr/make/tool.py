@@ -34,7 +34,7 @@ class ToolRun:
     status: int
     took_s: float
     peak_bytes: int | None
-    """The largest resident size; 0 where nobody measured it."""
+    """The largest resident size; None where it cannot be told."""
     tail: tuple[str, ...]
     """Its last lines, printable."""
     log_file: Path
